@@ -1,0 +1,1 @@
+"""Samples to words, and whether somebody is speaking."""

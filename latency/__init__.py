@@ -1,0 +1,1 @@
+"""Time: marks, stages and what they add up to."""

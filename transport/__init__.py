@@ -1,0 +1,1 @@
+"""Wires to samples and messages, and back."""
