@@ -1,0 +1,149 @@
+"""Cuts a stream of tokens into phrases that can be spoken.
+
+The cut is made on the punctuation token itself: waiting for the token after it
+would be certain, but costs the caller the time of one token in every sentence.
+So a mark is judged by what precedes it wherever that tells ("Dr." goes on,
+"ten." does not), and by what follows only where it must ("10." may become
+"10.30", "a.m." may end the sentence or not).
+"""
+
+import re
+
+CLAUSE = 24
+"""Characters after which the first phrase may end at a comma, so that sound starts early.
+
+Shorter ones ("Okay,") would be spoken as if they were the whole sentence.
+"""
+
+LONGEST = 220
+"""Characters after which a phrase is cut at a space: some 15 s of speech."""
+
+_CLOSING = "\"'”’»)]}*_"
+_MARK = re.compile(rf"\n|[。！？]+|[.!?…]+[{re.escape(_CLOSING)}]*|[,;:，；：、—–]")
+_WIDE = frozenset("。！？，；：、")
+_CLAUSE_MARK = frozenset(",;:，；：、—–")
+
+_GOES_ON = re.compile(
+    "dr|mr|mrs|ms|prof|st|mt|rev|gen|sen|rep|gov|capt|lt|col|sgt|hon|vs|ext|approx|dept|fig", re.I
+)
+_MAY_GO_ON = re.compile(
+    "etc|inc|ltd|co|corp|jr|sr|ave|blvd|rd|apt|min|max|mon|tue|tues|wed|thu|thur|thurs|fri|"
+    "jan|feb|apr|jun|jul|aug|sep|sept|oct|nov|dec|www",
+    re.I,
+)
+
+
+class Phrases:
+    """Turn tokens into phrases; made for one reply.
+
+    The words of the phrases are the words of the tokens, in order, with single
+    spaces between them. Of closing marks that come in a token after the one
+    which ended their sentence (`."`, `?!`), the late part is left out.
+    """
+
+    def __init__(self, clause: int = CLAUSE, longest: int = LONGEST) -> None:
+        self._clause = clause
+        self._longest = longest
+        self._text = ""
+        self._first = True
+        self._just_cut = False
+
+    def push(self, text: str) -> list[str]:
+        """Add the next token, of any length; return the phrases it completes."""
+        if self._just_cut:
+            text = text.lstrip(_CLOSING + ".!?…")
+            self._just_cut = not text
+        self._text += text
+        phrases = []
+        while end := self._cut():
+            phrases.append(" ".join(self._text[:end].split()))
+            self._text = self._text[end:]
+            self._just_cut = not self._text
+            self._text = self._text.lstrip()
+            self._first = False
+        return phrases
+
+    def flush(self) -> list[str]:
+        """Return what is left, at the end of the reply or before a pause in it."""
+        rest, self._text, self._just_cut = " ".join(self._text.split()), "", False
+        return [rest] if _has_word(rest) else []
+
+    def _cut(self) -> int:
+        """Return where the next phrase ends in the text, 0 if that is not known yet."""
+        text = self._text
+        for mark in _MARK.finditer(text):
+            before, after = text[: mark.start()], text[mark.end() :]
+            if mark.end() > self._longest:
+                break
+            if not _has_word(before):
+                continue
+            if mark[0] in _CLAUSE_MARK:
+                if (
+                    self._first
+                    and len(before) >= self._clause
+                    and _is_clause(before, mark[0], after)
+                ):
+                    return mark.end()
+            elif _is_end(before, mark[0], after):
+                return mark.end()
+        return self._cut_by_length() if len(text) > self._longest else 0
+
+    def _cut_by_length(self) -> int:
+        """Return the best place to cut a text that is too long, 0 if it has none."""
+        text = self._text
+        for place in (r"[,;:—–]\s", r"\s"):
+            ends = [found.end() for found in re.finditer(place, text[: self._longest + 1])]
+            if ends and ends[-1] > self._longest // 2 and _has_word(text[: ends[-1]]):
+                return ends[-1]
+        for space in re.finditer(r"\s", text):
+            if _has_word(text[: space.end()]):
+                return space.end()
+        return 0
+
+
+def _has_word(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _last_word(text: str) -> str:
+    """Return the word that `text` ends with, "" after a space."""
+    return re.split(r"\s", text)[-1].lstrip("\"'“‘«([{*_")
+
+
+def _is_clause(before: str, mark: str, after: str) -> bool:
+    """Tell whether a comma or the like separates, rather than stands inside a word."""
+    if mark in _WIDE or after[:1].isspace():
+        return True
+    # At the end of what has come: "3," may become "3,000" and "https:" an address.
+    return not after and mark in ",;" and not before[-1:].isdigit()
+
+
+def _is_end(before: str, mark: str, after: str) -> bool:
+    """Tell whether a sentence ends with `mark`, as far as is known: no means "not yet" too."""
+    if mark == "\n" or mark[0] in _WIDE:
+        return True
+    if after and not after[0].isspace():
+        return False
+    word = _last_word(before)
+    if "?" in mark or "!" in mark:
+        return bool(after) or "://" not in word
+    if mark.startswith(("..", "…")) or _may_go_on(word):
+        return _starts_sentence(after)
+    if word.isdigit() and before.strip() == word:
+        return False  # "1." numbers what follows
+    if word[-1:].isdigit():
+        return bool(after)
+    return not (_GOES_ON.fullmatch(word) or (len(word) == 1 and word.isupper() and word != "I"))
+
+
+def _may_go_on(word: str) -> bool:
+    """Tell whether a full stop after `word` may be part of it: "a.m.", "etc.", "www."."""
+    inside = any(character in word for character in "./@")
+    letter = len(word) == 1 and word.islower()
+    return inside or letter or bool(_MAY_GO_ON.fullmatch(word))
+
+
+def _starts_sentence(after: str) -> bool:
+    """Tell whether the next word has come and looks like the first of a sentence."""
+    following = after.lstrip().lstrip("\"'“‘«([{*_")[:1]
+    return following.isupper()
