@@ -1,0 +1,219 @@
+"""What a user can set: one TOML file, `VOICE_*` in the environment, flags; the later wins."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnSettings:
+    """When the agent may speak. Durations are in seconds.
+
+    Attributes:
+        silence: Silence that ends the caller's turn, counted from their last
+            speech sample. Less answers sooner; more interrupts slow speakers less.
+        idle: Silence of both after which the agent asks whether somebody is there.
+        idle_prompts: How often it asks before it says goodbye and hangs up.
+        longest_speech: Speech that goes on for longer is answered all the same.
+        longest_stall: A reply that makes no progress for this long has failed.
+    """
+
+    silence: float = 0.5
+    idle: float = 12.0
+    idle_prompts: int = 1
+    longest_speech: float = 30.0
+    longest_stall: float = 10.0
+
+    def __post_init__(self) -> None:
+        within("turn.silence", self.silence, 0.1, 3.0, "s")
+        within("turn.idle", self.idle, 1.0, 600.0, "s")
+        within("turn.idle_prompts", self.idle_prompts, 0, 10)
+        within("turn.longest_speech", self.longest_speech, 1.0, 300.0, "s")
+        within("turn.longest_stall", self.longest_stall, 0.5, 120.0, "s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything `voice serve` can be told.
+
+    Attributes:
+        host: Address to listen on. Other than loopback needs a `key`.
+        port: TCP port, 0 for any free one.
+        key: What callers must present (`Authorization: Bearer KEY` or `?key=KEY`);
+            "" lets everybody in, which only a loopback address may.
+        agent: Folder of the agent that answers.
+        asr: Ears: "sphinx", "whisper:PATH_OR_NAME" or "fake".
+        llm: Mind: "embedded" (the agent's own model), "ctranslate:DIR",
+            "openai:URL" or "fake".
+        llm_model: Model to ask an OpenAI-compatible server for, "" for its first.
+        llm_key: That server's key.
+        tts: Mouth: "espeak" or "fake".
+        voice: The mouth's voice, "" for the agent's own.
+        asr_processes: Processes that decode speech.
+        asr_decoders: Decoders in each of them, shared by all calls.
+        data: Directory for the database and the call logs.
+        max_calls: Calls taken at once; one more is told to come back later.
+        tool_timeout: Seconds a tool may take before the caller is told it failed.
+        turn: When the agent may speak.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key: str = ""
+    agent: str = "demos/frontdesk"
+    asr: str = "sphinx"
+    llm: str = "embedded"
+    llm_model: str = ""
+    llm_key: str = ""
+    tts: str = "espeak"
+    voice: str = ""
+    asr_processes: int = 1
+    asr_decoders: int = 4
+    data: str = "var"
+    max_calls: int = 32
+    tool_timeout: float = 5.0
+    turn: TurnSettings = field(default_factory=TurnSettings)
+
+    def __post_init__(self) -> None:
+        within("port", self.port, 0, 65535)
+        within("asr_processes", self.asr_processes, 1, 64)
+        within("asr_decoders", self.asr_decoders, 1, 64)
+        within("max_calls", self.max_calls, 1, 100_000)
+        within("tool_timeout", self.tool_timeout, 0.1, 60.0, "s")
+        if self.host not in LOOPBACK and not self.key:
+            raise ValueError(
+                f"host is {self.host!r}, which other machines can reach, and no key is set: "
+                "set VOICE_KEY (or key in the settings file), or listen on 127.0.0.1"
+            )
+
+
+SECRET = ("key", "llm_key")
+"""Settings that are never printed."""
+
+
+def within(name: str, value: float, low: float, high: float, unit: str = "") -> None:
+    """Raise ValueError unless `low <= value <= high`."""
+    if not low <= value <= high:
+        given, span = f"{value} {unit}".strip(), f"{low} to {high} {unit}".strip()
+        raise ValueError(f"{name} is {given}; expected {span}")
+
+
+def names(kind: type = Settings, prefix: str = "") -> dict[str, type]:
+    """Return every setting's dotted name with its type: {"port": int, "turn.silence": float, …}."""
+    found: dict[str, type] = {}
+    for entry in fields(kind):
+        assert isinstance(entry.type, type)
+        if is_dataclass(entry.type):
+            found |= names(entry.type, f"{entry.name}.")
+        else:
+            found[prefix + entry.name] = entry.type
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """Settings in force, and for each dotted name where its value came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Effective:
+    """Read the settings: defaults, then `file` (TOML), then `VOICE_*`, then `flags`.
+
+    `flags` maps dotted names to values; None stands for a flag not given.
+
+    Raises:
+        ValueError: If a name is unknown (the nearest known one is named), a value has
+            the wrong type or is out of range, or the file cannot be read.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if file is not None:
+        for name, value in _flat(_read(file)).items():
+            values[name], sources[name] = _checked(name, value, str(file)), str(file)
+    variables = {f"VOICE_{name.upper().replace('.', '_')}": name for name in names()}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith("VOICE_") or variable == "VOICE_CONFIG":
+            continue
+        if variable not in variables:
+            raise ValueError(
+                f"unknown environment variable {variable}{_nearest(variable, variables)}"
+            )
+        name = variables[variable]
+        values[name], sources[name] = _parsed(name, text, variable), variable
+    for name, value in flags.items():
+        if value is not None:
+            values[name], sources[name] = _checked(name, value, "flag"), "flag"
+    turn = {name.removeprefix("turn."): v for name, v in values.items() if name.startswith("turn.")}
+    rest = {name: v for name, v in values.items() if "." not in name}
+    settings = Settings(**rest, turn=TurnSettings(**turn))
+    return Effective(settings, {name: sources.get(name, "default") for name in names()})
+
+
+def from_process(flags: Mapping[str, Any]) -> Effective:
+    """Read the settings of this process: its environment and `voice.toml` or `VOICE_CONFIG`.
+
+    Raises:
+        ValueError: As `load`.
+    """
+    given = flags.get("config") or os.environ.get("VOICE_CONFIG")
+    file = Path(given) if given else Path("voice.toml")
+    rest = {name: value for name, value in flags.items() if name != "config"}
+    return load(file if given or file.is_file() else None, os.environ, rest)
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """Return the value of a dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"cannot read the settings in {file}: {error}") from error
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    known = names()
+    if name not in known:
+        raise ValueError(f"unknown setting {name} in {source}{_nearest(name, known)}")
+    wanted = known[name]
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ValueError(f"{name} in {source} is {value!r}; expected {wanted.__name__}")
+    return value
+
+
+def _parsed(name: str, text: str, source: str) -> Any:
+    wanted = names()[name]
+    try:
+        return wanted(text)
+    except ValueError:
+        raise ValueError(f"{source} is {text!r}; expected {wanted.__name__}") from None
