@@ -1,0 +1,1 @@
+"""A clinic's front desk that answers the phone: books, moves and cancels appointments."""
