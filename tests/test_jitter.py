@@ -231,6 +231,14 @@ def test_a_jump_of_the_timestamp_alone_is_no_hole() -> None:
     assert kinds(sender.put(jitter, 3, 0.06, skipped=10**9)) == [3]
 
 
+def test_a_jump_of_the_timestamp_is_not_mistaken_for_jitter() -> None:
+    jitter, sender = buffer_after(*range(100))
+    for index in range(100, 120):
+        sender.put(jitter, index, index * PTIME, skipped=10**9)
+    sender.put(jitter, 121, 121 * PTIME, skipped=10**9)
+    assert jitter.statistics.wait == MIN_WAIT
+
+
 def test_a_short_pause_of_the_sender_is_silence() -> None:
     jitter, sender = buffer_after(0)
     assert kinds(sender.put(jitter, 1, 0.12, skipped=4 * SAMPLES)) == [Silence(4 * SAMPLES), 1]
