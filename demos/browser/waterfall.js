@@ -1,0 +1,176 @@
+// Where the time of each turn went: one row a turn, one bar a stage, on an axis of milliseconds.
+
+import { element, svg } from "./dom.js";
+
+/** What an answer may take, in milliseconds: the server's default budget. */
+export const BUDGET = 800;
+
+const ROW = 26; // px
+const BAR = 14;
+const LABELS = 30; // px left of the axis, for the turn's number
+const TOTALS = 58; // px right of it, for the turn's total
+const AXIS = 22; // px below the rows
+const MOST = 40; // rows kept
+
+/** Stages in the words of the page; the place of each is its colour. */
+const STAGES = {
+  endpoint: "end of turn",
+  asr: "hearing",
+  llm: "thinking",
+  first_phrase: "first phrase",
+  tools: "tools",
+  tts: "voice",
+  send: "sending",
+  unattributed: "not attributed",
+};
+const COLOURS = 10; // two more, for stages of which this page knows nothing
+
+/** Place the rows on an axis: pure, in ms. A turn is {turn, stages: [[name, ms]…], total}. */
+export function layout(turns) {
+  const lengths = turns.map(({ stages, total }) => Math.max(total, sum(stages)));
+  const longest = Math.max(BUDGET * 1.25, ...lengths);
+  const step = [200, 250, 500, 1000, 2000, 5000, 10000].find((ms) => longest / ms <= 5) ?? 20000;
+  const end = Math.ceil(longest / step) * step;
+  const ticks = Array.from({ length: end / step + 1 }, (_, i) => i * step);
+  const rows = turns.map(({ turn, stages, total }) => {
+    let at = 0;
+    const bars = stages.map(([name, ms]) => {
+      const bar = { name, ms, from: at, to: at + Math.max(0, ms) };
+      at = bar.to;
+      return bar;
+    });
+    return { turn, total, bars };
+  });
+  return { end, ticks, rows };
+}
+
+/** Draws the turns into `box`, the numbers of one of them into `readout` (a <dl>). */
+export class Waterfall {
+  #turns = [];
+  #chosen = null; // null follows the newest
+  #colours = new Map(Object.keys(STAGES).map((name, index) => [name, index]));
+  #box;
+  #readout;
+
+  constructor(box, readout) {
+    this.#box = box;
+    this.#readout = readout;
+    new ResizeObserver(() => this.#draw()).observe(box);
+  }
+
+  /** Add one `turn` event: stages and total in seconds. */
+  add({ turn, stages, total }) {
+    const ms = Object.entries(stages ?? {}).map(([name, seconds]) => [name, seconds * 1000]);
+    for (const [name] of ms) {
+      if (!this.#colours.has(name)) this.#colours.set(name, Math.min(this.#colours.size, COLOURS - 1));
+    }
+    this.#turns.push({ turn, stages: ms, total: (total ?? sum(ms) / 1000) * 1000 });
+    this.#turns = this.#turns.slice(-MOST);
+    this.#chosen = null;
+    this.#draw();
+    this.#box.scrollTop = this.#box.scrollHeight;
+  }
+
+  /** Half of the answers came within this many ms; null before the first. */
+  get median() {
+    const totals = this.#turns.map(({ total }) => total).sort((a, b) => a - b);
+    return totals.length ? totals[totals.length >> 1] : null;
+  }
+
+  get count() {
+    return this.#turns.length;
+  }
+
+  #draw() {
+    const width = this.#box.clientWidth;
+    if (!width || !this.#turns.length) return;
+    const { end, ticks, rows } = layout(this.#turns);
+    const height = rows.length * ROW + AXIS;
+    const scale = (width - LABELS - TOTALS) / end;
+    const x = (ms) => LABELS + ms * scale;
+    const bottom = rows.length * ROW;
+    const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "list" });
+
+    for (const tick of ticks) {
+      chart.append(svg("line", { class: "tick", x1: x(tick), x2: x(tick), y1: 0, y2: bottom }));
+      if (Math.abs(x(tick) - x(BUDGET)) < 32) continue; // the budget's own number stands there
+      chart.append(svg("text", { class: "axis", x: x(tick), y: bottom + 15 }, String(tick)));
+    }
+    chart.append(svg("text", { class: "axis unit", x: width, y: bottom + 15 }, "ms"));
+    rows.forEach((row, index) => chart.append(this.#row(row, index, x, width)));
+    chart.append(
+      svg(
+        "g",
+        { class: "budget" },
+        svg("title", {}, `The budget: ${BUDGET} ms`),
+        svg("line", { x1: x(BUDGET), x2: x(BUDGET), y1: 0, y2: bottom }),
+        svg("text", { class: "axis", x: x(BUDGET), y: bottom + 15 }, String(BUDGET)),
+      ),
+    );
+    this.#box.replaceChildren(chart);
+    this.#read();
+  }
+
+  #row({ turn, total, bars }, index, x, width) {
+    const numbers = bars.map(({ name, ms }) => `${words(name)} ${Math.round(ms)}`).join(", ");
+    const top = index * ROW;
+    const row = svg(
+      "g",
+      {
+        class: "row",
+        role: "listitem",
+        tabindex: 0,
+        "aria-label": `Turn ${turn}: ${Math.round(total)} ms. ${numbers}`,
+      },
+      svg("rect", { class: "hit", x: 0, y: top, width, height: ROW, rx: 5 }),
+      svg("text", { class: "number", x: 6, y: top + 17 }, String(turn)),
+      ...bars.map(({ name, from, to }) =>
+        svg("rect", {
+          class: `bar stage-${this.#colours.get(name)}`,
+          x: x(from),
+          y: top + (ROW - BAR) / 2,
+          width: Math.max(0, x(to) - x(from) - 1),
+          height: BAR,
+        }),
+      ),
+      svg(
+        "text",
+        { class: `total${total > BUDGET ? " over" : ""}`, x: width - 6, y: top + 17 },
+        String(Math.round(total)),
+      ),
+    );
+    for (const event of ["pointerenter", "focus", "click"]) {
+      row.addEventListener(event, () => {
+        this.#chosen = index;
+        this.#read();
+      });
+    }
+    return row;
+  }
+
+  // The numbers of the chosen turn; they are the legend too.
+  #read() {
+    const chosen = Math.min(this.#chosen ?? Infinity, this.#turns.length - 1);
+    const { turn, stages, total } = this.#turns[chosen];
+    this.#box.querySelectorAll(".row").forEach((row, index) => {
+      row.classList.toggle("chosen", index === chosen);
+    });
+    this.#readout.hidden = false;
+    this.#readout.replaceChildren(
+      ...stages.flatMap(([name, ms]) => [
+        element("dt", { class: `stage-${this.#colours.get(name)}`, title: name }, words(name)),
+        element("dd", {}, milliseconds(ms)),
+      ]),
+      element("dt", { class: "sum" }, `Turn ${turn}`),
+      element("dd", { class: "sum" }, `${Math.round(total)} ms`),
+      element("dt", { class: "limit" }, "Budget"),
+      element("dd", { class: "limit" }, `${BUDGET} ms`),
+    );
+  }
+}
+
+const sum = (stages) => stages.reduce((total, [, ms]) => total + Math.max(0, ms), 0);
+
+const words = (name) => STAGES[name] ?? name.replaceAll("_", " ");
+
+const milliseconds = (ms) => `${Math.abs(ms) < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;

@@ -1,0 +1,354 @@
+"""The page, in a real Chromium, against a desk with a script."""
+
+import asyncio
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser.chromium import ALLOW, PROGRAM, REFUSE, Page, chromium
+from browser.desk import ABOUT, Event, desk
+
+from speech import RATE, Pcm, say, silence
+
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="no chromium: apt-get install chromium"),
+    pytest.mark.timeout(180),
+]
+
+
+def user(text: str, final: bool = True) -> Event:
+    return {"type": "captions", "role": "user", "text": text, "final": final}
+
+
+def agent(text: str, **more: object) -> Event:
+    return {"type": "captions", "role": "agent", "text": text, "final": True, **more}
+
+
+GREETING = [agent("Lakeside Clinic, good morning. How can I help you?")]
+STAGES = {"endpoint": 0.31, "asr": 0.01, "llm": 0.06, "tts": 0.02, "unattributed": 0.005}
+BOOKING: list[Event] = [
+    user("I'd like to", final=False),
+    user("I'd like to book an appointment."),
+    {"type": "tool", "name": "find_slots", "arguments": {"day": "any"}, "result": {"slots": 3}},
+    {"type": "turn", "stages": STAGES, "total": 0.405},
+    agent("With which doctor?"),
+    {"type": "choices", "choices": ["Doctor Patel", "Doctor Moss"]},
+]
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    """A browser whose user says one sentence, six seconds after allowing the microphone."""
+    speech = np.concatenate([silence(6), say("I'd like to book an appointment."), silence(20)])
+    async with chromium(tmp_path / "profile", ALLOW, microphone(tmp_path / "m.wav", speech)) as one:
+        yield one
+
+
+def microphone(file: Path, speech: Pcm) -> str:
+    """Save what the user says, once, and return the flag that lets Chromium hear it."""
+    with wave.open(str(file), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes((speech * 32767).astype("<i2").tobytes())
+    return f"--use-file-for-fake-audio-capture={file}%noloop"
+
+
+async def words(page: Page, selector: str) -> list[str]:
+    """Return the text of each element that matches."""
+    script = f"[...document.querySelectorAll({selector!r})].map(found => found.textContent.trim())"
+    return [str(text) for text in await page.run(script)]
+
+
+async def phase(page: Page, name: str) -> None:
+    """Wait until the page is in this phase."""
+    await page.until(f"document.body.dataset.phase == {name!r}")
+
+
+async def trouble(page: Page) -> str:
+    """Wait for a message about a trouble, and return it."""
+    return str(await page.until("!trouble.hidden && trouble.innerText"))
+
+
+async def write(page: Page, text: str) -> None:
+    """Type `text` and press Enter."""
+    await page.run("document.querySelector('#text').focus()")
+    await page.send("Input.insertText", text=text)
+    await press(page, "Enter")
+
+
+async def energy(page: Page) -> float:
+    """Return the energy of the agent's sound so far, as WebRTC counts it."""
+    script = """(async () => {
+        for (const report of (await window.peers.at(-1).getStats()).values())
+            if (report.type == "inbound-rtp") return report.totalAudioEnergy;
+        return 0;
+    })()"""
+    return float(await page.run(script))
+
+
+async def test_the_page_says_who_answers_and_what_the_ears_can_do(page: Page) -> None:
+    async with desk() as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#chips button').length == 3")
+        assert await words(page, "h1") == ["Lakeside Clinic front desk"]
+        assert await words(page, "#honest") == [ABOUT["ears"]["about"]]
+        assert await words(page, "#parts code") == [ABOUT["ears"]["better"]]
+        assert page.errors == []
+
+
+async def test_the_page_asks_nobody_but_its_own_server(page: Page) -> None:
+    async with desk() as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#chips button').length == 3")
+        loaded = await page.run("performance.getEntriesByType('resource').map(one => one.name)")
+        assert len(loaded) > 5
+        assert [name for name in loaded if not name.startswith((server.url, "data:"))] == []
+
+
+async def test_a_spoken_call_shows_and_plays_both_sides(page: Page, tmp_path: Path) -> None:
+    async with desk(GREETING, BOOKING) as server:
+        server.words = 0.1
+        await page.open(server.url)
+        await page.run("""window.seen = []; new MutationObserver(() =>
+            seen.push([...lines.querySelectorAll('.said.user')].map(one => one.className)[0])
+        ).observe(lines, { subtree: true, childList: true, attributes: true })""")
+        await page.click("#talk")
+        await phase(page, "speaking")
+        await phase(page, "listening")
+        await page.until("document.querySelector('.said.user.final')")
+        await page.until("document.querySelectorAll('.said.agent.final').length == 2")
+        assert "said user" in await page.run("seen")  # a partial caption, before the final one
+        assert server.calls[0].heard.is_set()
+        assert await energy(page) > 0.01
+        assert await words(page, ".said p") == [
+            "Lakeside Clinic, good morning. How can I help you?",
+            "I'd like to book an appointment.",
+            "With which doctor?",
+        ]
+        assert await words(page, ".tool summary b") == ["find slots"]
+        assert await words(page, "#said p") == [
+            "Connected",
+            "Lakeside Clinic front desk: Lakeside Clinic, good morning. How can I help you?",
+            "You: I'd like to book an appointment.",
+            "Lakeside Clinic front desk: With which doctor?",
+        ]
+        for width, height in ((1280, 800), (390, 844)):
+            for dark in (False, True):
+                file = tmp_path / f"call-{width}-{'dark' if dark else 'light'}.png"
+                file.write_bytes(await page.look(width, height, dark))
+                assert await page.run("document.documentElement.scrollWidth") <= width
+                assert await page.run("document.documentElement.scrollHeight") <= height
+        assert page.errors == []
+
+
+async def test_the_waterfall_draws_each_stage_to_scale(page: Page) -> None:
+    async with desk(GREETING, BOOKING) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelectorAll('#waterfall .row .bar').length == 5")
+        bars = await page.run("""[...document.querySelectorAll('#waterfall .bar')]
+            .map(bar => [bar.x.baseVal.value, bar.width.baseVal.value + 1])""")
+        budget = await page.run("document.querySelector('.budget line').x1.baseVal.value")
+        pixels = (budget - bars[0][0]) / 800  # a millisecond
+        for (x, width), (after, _), ms in zip(bars, bars[1:], (310, 10, 60, 20), strict=False):
+            assert width == pytest.approx(ms * pixels, abs=0.01)
+            assert after == pytest.approx(x + width, abs=0.01)
+        assert await words(page, "#readout dd") == [
+            "310 ms",
+            "10 ms",
+            "60 ms",
+            "20 ms",
+            "5.0 ms",
+            "405 ms",
+            "800 ms",
+        ]
+
+
+async def test_the_axis_of_the_waterfall_grows_with_the_longest_turn(page: Page) -> None:
+    async with desk() as server:
+        await page.open(server.url)
+        layout = """import('./waterfall.js').then(({ layout }) =>
+            layout([{ turn: 1, stages: [['llm', 2600], ['tts', -3]], total: 2650 }]))"""
+        placed = await page.run(layout)
+        assert placed["end"] == 3000
+        assert placed["ticks"] == [0, 1000, 2000, 3000]
+        assert [(bar["from"], bar["to"]) for bar in placed["rows"][0]["bars"]] == [
+            (0, 2600),
+            (2600, 2600),
+        ]
+
+
+async def test_words_that_were_not_heard_are_struck(page: Page) -> None:
+    cut = agent("We have Tuesday at", shown="We have Tuesday at ten or at noon.", interrupted=True)
+    async with desk([cut]) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelector('.said.final del')")
+        assert await words(page, ".said del") == ["ten or at noon."]
+        assert await words(page, ".cut") == ["interrupted"]
+
+
+async def test_a_choice_is_sent_as_text(page: Page) -> None:
+    async with desk([*GREETING, BOOKING[-1]]) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelector('#chips').innerText.includes('Moss')")
+        await page.run("document.querySelectorAll('#chips button')[1].click()")
+        await page.until("document.querySelector('.said.user.final')")
+        assert server.calls[0].received == [{"type": "text", "text": "Doctor Moss"}]
+        assert await words(page, "#chips button") == []
+
+
+async def test_hanging_up_tells_the_server_and_frees_the_microphone(page: Page) -> None:
+    async with desk(GREETING) as server:
+        await page.open(server.url)
+        await page.run(
+            "navigator.mediaDevices.getUserMedia = new Proxy("
+            "navigator.mediaDevices.getUserMedia, { async apply(real, self, [asked]) {"
+            " window.asked = asked; return window.stream = await real.call(self, asked); } })"
+        )
+        await page.click("#talk")
+        await phase(page, "listening")
+        await page.click("#talk")
+        await phase(page, "ended")
+        assert "You hung up" in (await words(page, ".note.end"))[0]
+        assert await page.run("stream.getTracks()[0].readyState") == "ended"
+        asked = (await page.run("asked"))["audio"]
+        assert asked["echoCancellation"] and asked["noiseSuppression"] and asked["autoGainControl"]
+        await asyncio.wait_for(server.calls[0].closed.wait(), 30)
+        assert server.calls[0].received == [{"type": "hang_up"}]
+
+
+async def test_a_goodbye_of_the_agent_ends_the_call(page: Page) -> None:
+    async with desk([*GREETING, {"type": "end", "reason": "goodbye"}]) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await phase(page, "ended")
+        assert await words(page, "#status") == ["The agent said goodbye"]
+        assert await words(page, "#talk") == ["Talk again"]
+        await page.click("#talk")
+        await page.until("document.querySelectorAll('.note.end').length == 2")
+        assert await words(page, ".said.agent p") == [GREETING[0]["text"]] * 2
+
+
+async def test_a_call_works_by_typing_where_the_microphone_is_refused(tmp_path: Path) -> None:
+    async with desk(GREETING, BOOKING) as server, chromium(tmp_path / "profile", REFUSE) as page:
+        await page.open(server.url)
+        await page.click("#talk")
+        assert "The microphone is not allowed." in await trouble(page)
+        assert server.calls == []
+        await page.run("document.querySelectorAll('#trouble-actions button')[1].click()")
+        await phase(page, "listening")
+        await write(page, "I'd like to book an appointment.")
+        await page.until("document.querySelectorAll('.said.agent.final').length == 2")
+        assert await energy(page) > 0.001
+        assert not server.calls[0].heard.is_set()
+        assert page.errors == []
+
+
+async def test_typing_first_starts_a_call_without_a_microphone(page: Page) -> None:
+    async with desk(GREETING) as server:
+        await page.open(server.url)
+        await write(page, "When are you open?")
+        await page.until("document.querySelector('.said.user.final')")
+        assert server.calls[0].received == [{"type": "text", "text": "When are you open?"}]
+        assert await page.run("mute.getAttribute('aria-label')") == "Turn the microphone on"
+        await page.click("#mute")
+        await page.until("mute.getAttribute('aria-label') == 'Mute the microphone'")
+        await asyncio.wait_for(server.calls[0].heard.wait(), 30)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("NotFoundError", "No microphone was found."),
+        ("NotReadableError", "The microphone is in use."),
+        ("TypeError", "The microphone did not open."),
+    ],
+)
+async def test_a_microphone_that_does_not_open_is_explained(
+    page: Page, error: str, told: str
+) -> None:
+    async with desk() as server:
+        await page.open(server.url)
+        await page.run(
+            "void (navigator.mediaDevices.getUserMedia ="
+            f" async () => {{ throw new DOMException('no', '{error}'); }})"
+        )
+        await page.click("#talk")
+        message = await trouble(page)
+        assert told in message
+        assert "Go on by typing" in message
+
+
+async def test_an_address_without_a_microphone_is_explained(tmp_path: Path) -> None:
+    clinic = "--host-resolver-rules=MAP clinic.test 127.0.0.1"
+    async with desk() as server, chromium(tmp_path / "profile", ALLOW, clinic) as page:
+        await page.open(server.url.replace("127.0.0.1", "clinic.test"))
+        await page.click("#talk")
+        message = await trouble(page)
+        assert "https:// pages and to localhost only" in message
+        assert "Try again" not in message
+
+
+async def test_a_busy_server_says_when_to_try_again(page: Page) -> None:
+    async with desk(GREETING) as server:
+        server.busy = 42
+        await page.open(server.url)
+        await write(page, "When are you open?")
+        message = await trouble(page)
+        assert "All 32 lines are taken." in message
+        assert "Try again (42 s)" in message
+        assert await page.run("document.querySelector('#text').value") == "When are you open?"
+        await page.until("trouble.innerText.includes('Try again (41 s)')")
+        server.busy = 0
+        await page.click("#trouble-actions button")
+        await phase(page, "listening")
+        assert await page.run("trouble.hidden")
+
+
+async def test_a_server_that_is_gone_is_explained(page: Page) -> None:
+    async with desk() as server:
+        await page.open(server.url)
+    await page.click("#talk")
+    assert "The server cannot be reached." in await trouble(page)
+    await phase(page, "idle")
+
+
+async def test_a_call_that_breaks_is_said_to_be_lost(page: Page) -> None:
+    async with desk(GREETING) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await phase(page, "listening")
+        await server.calls[0].close()
+        await phase(page, "ended")
+        assert await words(page, "#status") == ["The connection was lost"]
+
+
+async def test_the_keyboard_alone_can_start_and_end_a_call(page: Page) -> None:
+    async with desk(GREETING) as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#chips button').length == 3")
+        reached = []
+        while "talk" not in reached:
+            await press(page, "Tab")
+            reached.append(await page.run("document.activeElement.id"))
+            assert len(reached) < 20
+        await press(page, "Enter")
+        await phase(page, "listening")
+        await press(page, "Enter")
+        await phase(page, "ended")
+
+
+async def press(page: Page, key: str) -> None:
+    """Press and release one key."""
+    text = {"text": "\r"} if key == "Enter" else {}
+    code = {"Tab": 9, "Enter": 13}[key]
+    for kind in ("keyDown", "keyUp"):
+        more = text if kind == "keyDown" else {}
+        await page.send(
+            "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more
+        )
