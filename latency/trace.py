@@ -84,12 +84,12 @@ class TurnTrace:
         return stages
 
     def _spans(self) -> list[tuple[str, float, float]]:
-        """Pair each beginning with the first end after it."""
+        """Pair each end with the latest beginning before it."""
         spans = []
         for name, first, last in STAGES:
             begin: float | None = None
             for moment, time in self.marks:
-                if moment == first and begin is None:
+                if moment == first:
                     begin = time
                 elif moment == last and begin is not None:
                     spans.append((name, begin, time))

@@ -38,6 +38,9 @@ UNREAD = 3.0
 MAX_EVENTS = 1000
 """Events that may wait, likewise."""
 
+WIRE_BROKE = (WebSocketDisconnect, OSError, TimeoutError, RuntimeError)
+"""What a socket raises that the other side has closed; RuntimeError is Starlette's word for it."""
+
 
 class WebSocketLine:
     """The agent's side of the wire: what waits to be sent."""
@@ -51,14 +54,14 @@ class WebSocketLine:
         self._out: deque[bytes | str] = deque()
         self._wake = asyncio.Event()
         self._closing = False
-        self.overflowed = False
-        """Whether the client did not read for `UNREAD` seconds."""
         self._audio = 0
+        self.unread = asyncio.get_running_loop().create_future()
+        """Done when the client has not read for `UNREAD` seconds."""
 
     def play(self, frame: Pcm) -> None:
         """Send one frame of samples at `rate`."""
         if self._audio * FRAME >= UNREAD:
-            self.overflowed = True
+            self._give_up()
         else:
             self._audio += 1
             self._put(to_pcm16(frame))
@@ -66,7 +69,7 @@ class WebSocketLine:
     def tell(self, event: Mapping[str, Any]) -> None:
         """Send one JSON event."""
         if len(self._out) - self._audio >= MAX_EVENTS:
-            self.overflowed = True
+            self._give_up()
         else:
             self._put(json.dumps(event, ensure_ascii=False))
 
@@ -80,21 +83,25 @@ class WebSocketLine:
         self._closing = True
         self._wake.set()
 
+    def _give_up(self) -> None:
+        if not self.unread.done():
+            self.unread.set_result(None)
+
     def _put(self, message: bytes | str) -> None:
         self._out.append(message)
         self._wake.set()
 
     async def send_all(self, socket: WebSocket) -> None:
-        """Write to `socket` until it is closed or the client does not read."""
-        while not self.overflowed:
-            while self._out and not self.overflowed:
+        """Write to `socket` until it is closed."""
+        while True:
+            while self._out:
                 message = self._out.popleft()
                 if isinstance(message, bytes):
                     self._audio -= 1
                     await socket.send_bytes(message)
                 else:
                     await socket.send_text(message)
-            if self._closing and not self._out:
+            if self._closing:
                 return
             self._wake.clear()
             await self._wake.wait()
@@ -178,27 +185,23 @@ async def serve(socket: WebSocket, rate: int, attach: Callable[[Line], Call]) ->
     receiving = asyncio.create_task(_receive_all(socket, inlet))
     code, reason = 1000, "the caller hung up"
     try:
-        done, _ = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
-        if line.overflowed:
+        await asyncio.wait({sending, receiving, line.unread}, return_when=asyncio.FIRST_COMPLETED)
+        if line.unread.done():
             code, reason = 1008, "the client does not read"
         elif inlet.flooded:
             code, reason = 1008, "the client sends too fast"
-        for task in done:
-            error = task.exception()
-            if error is not None and not isinstance(error, WebSocketDisconnect | OSError):
-                raise error
     finally:
         call.lost(reason)
-        for task in (sending, receiving):
-            task.cancel()
-        await asyncio.wait({sending, receiving})
-        for task in (sending, receiving):
-            if not task.cancelled():
-                task.exception()  # a wire that broke while it was given up is no news
+        sending.cancel()
+        receiving.cancel()
+        results = await asyncio.gather(sending, receiving, return_exceptions=True)
+    for error in results:
+        if isinstance(error, Exception) and not isinstance(error, WIRE_BROKE):
+            raise error
     try:
         async with asyncio.timeout(1.0):
             await socket.close(code, reason)
-    except (RuntimeError, OSError, TimeoutError, WebSocketDisconnect):
+    except WIRE_BROKE:
         pass  # the client was faster, or is gone
 
 

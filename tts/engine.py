@@ -49,7 +49,10 @@ class Engine(Protocol):
     name: str
     about: str
     rate: int
-    voices: tuple[str, ...]
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names that `speak` takes."""
 
     async def start(self) -> None:
         """Load and warm up; on return a phrase costs no first-time work.

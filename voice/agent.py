@@ -26,6 +26,7 @@ class Lines:
         goodbye: The last words to a caller who stays silent.
         wait: Bridges a tool that is slow.
         tool_failed: A tool could not do its work; nothing was changed.
+        tool_slow: A tool has not answered in time; what it will still do is not known.
         failed: The agent itself failed to answer (a model or voice went wrong).
     """
 
@@ -36,6 +37,7 @@ class Lines:
     goodbye: str = "I can't hear you any more, so I will hang up now. Goodbye."
     wait: str = "One moment, please."
     tool_failed: str = "I'm sorry, I could not do that just now. Nothing was changed."
+    tool_slow: str = "I'm sorry, that is taking too long. Please ask me again in a moment."
     failed: str = "I'm sorry, something went wrong here. Could you say that again?"
 
 

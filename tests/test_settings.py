@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from voice.settings import Settings, load, names, value_of
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "voice.toml"
+    file.write_text(text)
+    return file
+
+
+def test_the_later_source_wins_and_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, 'port = 1\nasr = "fake"\n[turn]\nsilence = 1\n')
+    effective = load(file, {"VOICE_PORT": "2", "VOICE_TURN_IDLE": "9.5"}, {"port": 3, "host": None})
+    assert effective.settings.port == 3
+    assert effective.settings.asr == "fake"
+    assert effective.settings.turn.silence == 1.0
+    assert effective.settings.turn.idle == 9.5
+    assert effective.sources["port"] == "flag"
+    assert effective.sources["asr"] == str(file)
+    assert effective.sources["turn.idle"] == "VOICE_TURN_IDLE"
+    assert effective.sources["host"] == "default"
+
+
+def test_every_setting_can_be_asked_for() -> None:
+    for name, kind in names().items():
+        assert type(value_of(Settings(), name)) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "unknown setting prot .*did you mean port"),
+        ("[turn]\nsilense = 1", "did you mean turn.silence"),
+        ('port = "8000"', "port in .* is '8000'; expected int"),
+        ("port = true", "expected int"),
+        ("port = 70000", "port is 70000; expected 0 to 65535"),
+        ("[turn]\nsilence = 9", "turn.silence is 9.0 s; expected 0.1 to 3.0 s"),
+        ("port = ", "cannot read the settings"),
+        ('host = "0.0.0.0"', "no key is set: set VOICE_KEY"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(written(tmp_path, text), {}, {})
+
+
+def test_an_unknown_variable_is_named() -> None:
+    with pytest.raises(ValueError, match="VOICE_PROT; did you mean VOICE_PORT"):
+        load(None, {"VOICE_PROT": "1"}, {})
+    with pytest.raises(ValueError, match="VOICE_PORT is 'x'; expected int"):
+        load(None, {"VOICE_PORT": "x"}, {})
+
+
+def test_elsewhere_than_loopback_a_key_is_needed() -> None:
+    assert load(None, {"VOICE_KEY": "secret"}, {"host": "0.0.0.0"}).settings.key == "secret"

@@ -1,0 +1,98 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latency.trace import STAGES, CallTrace, Moment, percentile
+from latency.waterfall import waterfall
+
+
+def traced(*marks: tuple[Moment, float]) -> CallTrace:
+    trace = CallTrace()
+    for moment, time in marks:
+        trace.mark(moment, 1, time)
+    return trace
+
+
+FULL: tuple[tuple[Moment, float], ...] = (
+    ("speech_end", 0.0),
+    ("decided", 0.5),
+    ("asr_final", 0.51),
+    ("llm_start", 0.52),
+    ("llm_first", 0.54),
+    ("phrase", 0.56),
+    ("tts_first", 0.57),
+    ("sent", 0.58),
+)
+
+
+def test_stages_and_the_remainder_add_up_to_the_gap() -> None:
+    turn = traced(*FULL).of(1)
+    stages = turn.stages()
+    assert turn.total == pytest.approx(0.58)
+    assert stages["endpoint"] == pytest.approx(0.5)
+    assert stages["unattributed"] == pytest.approx(0.01)  # asr_final to llm_start
+    assert sum(stages.values()) == pytest.approx(0.58)
+
+
+def test_a_model_that_is_asked_twice_counts_twice() -> None:
+    stages = (
+        traced(
+            *FULL[:5],
+            ("tool_start", 0.54),
+            ("tool_end", 0.64),
+            ("llm_start", 0.64),
+            ("llm_first", 0.68),
+            ("phrase", 0.70),
+            ("sent", 0.71),
+        )
+        .of(1)
+        .stages()
+    )
+    assert stages["llm"] == pytest.approx(0.06)
+    assert stages["tools"] == pytest.approx(0.1)
+
+
+def test_a_turn_without_an_answer_has_no_stages() -> None:
+    assert traced(("speech_end", 1.0), ("decided", 1.5)).of(1).stages() == {}
+
+
+def test_turns_do_not_mix() -> None:
+    trace = traced(*FULL)
+    trace.mark("speech_end", 2, 10.0)
+    trace.mark("sent", 2, 11.0)
+    assert trace.of(1).total == pytest.approx(0.58)
+    assert trace.of(2).total == pytest.approx(1.0)
+
+
+MOMENTS = sorted({moment for _, first, last in STAGES for moment in (first, last)})
+
+
+@given(st.lists(st.tuples(st.sampled_from(MOMENTS), st.floats(0.001, 0.2)), max_size=40))
+def test_every_order_of_marks_closes(script: list[tuple[Moment, float]]) -> None:
+    trace, now = CallTrace(), 0.0
+    trace.mark("speech_end", 1, now)
+    for moment, gap in script:
+        now += gap
+        trace.mark(moment, 1, now)
+    trace.mark("sent", 1, now + 0.01)
+    turn = trace.of(1)
+    stages = turn.stages()
+    assert turn.total is not None
+    assert sum(stages.values()) == pytest.approx(turn.total)
+    assert all(seconds >= 0 for name, seconds in stages.items() if name != "unattributed")
+    assert stages["unattributed"] >= -1e-9
+
+
+def test_percentile_is_by_nearest_rank() -> None:
+    assert percentile([3, 1, 2], 50) == 2
+    assert percentile(range(1, 101), 95) == 95
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 50)
+
+
+def test_a_waterfall_has_a_bar_a_stage_and_the_total() -> None:
+    lines = waterfall({"endpoint": 0.5, "asr": 0.1, "unattributed": -0.001}, width=10)
+    assert [line.split()[0] for line in lines] == ["endpoint", "asr", "unattributed", "total"]
+    assert lines[0].count("█") == 8
+    assert lines[1].endswith(" " * 8 + "██")
+    assert "599.0 ms" in lines[-1]

@@ -1,0 +1,177 @@
+"""The `voice` command."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from voice import __version__, settings
+
+app = typer.Typer(
+    name="voice",
+    help="One server that a person can call and talk to.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True, soft_wrap=True)
+
+Config = Annotated[
+    Path | None, typer.Option(help="Settings file; else voice.toml here, if there is one.")
+]
+Host = Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on (8000), 0 for a free one.")]
+Ears = Annotated[str | None, typer.Option(help="Ears: sphinx, whisper:PATH_OR_NAME, fake.")]
+Mind = Annotated[str | None, typer.Option(help="Mind: embedded, ctranslate:DIR, openai:URL, fake.")]
+Mouth = Annotated[str | None, typer.Option(help="Mouth: espeak, fake.")]
+AgentFolder = Annotated[str | None, typer.Option(help="Folder of the agent that answers.")]
+Url = Annotated[str, typer.Option(help="The server to call.", envvar="VOICE_URL")]
+Key = Annotated[str, typer.Option(help="The server's key.", envvar="VOICE_KEY")]
+
+SERVER = "http://127.0.0.1:8000"
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        out.print(f"sidetone {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """One server that a person can call and talk to."""
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+    asr: Ears = None,
+    llm: Mind = None,
+    tts: Mouth = None,
+    agent: AgentFolder = None,
+) -> None:
+    """Take calls until Ctrl-C."""
+    from voice.serve import run
+
+    flags = {
+        "config": config,
+        "host": host,
+        "port": port,
+        "asr": asr,
+        "llm": llm,
+        "tts": tts,
+        "agent": agent,
+    }
+    run(settings.from_process(flags).settings, out)
+
+
+@app.command()
+def call(
+    say: Annotated[
+        list[str] | None, typer.Option(help="What the caller says; once for every turn.")
+    ] = None,
+    wav: Annotated[
+        list[Path] | None, typer.Option(help="A WAV file the caller plays; once for every turn.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Keep both voices in this WAV file: caller left.")
+    ] = None,
+    voice: Annotated[str, typer.Option(help="espeak-ng voice of the caller.")] = "en-us+f3",
+    url: Url = SERVER,
+    key: Key = "",
+) -> None:
+    """Call a running server, speak, and show both sides' words and each turn's waterfall.
+
+    Succeeds if the agent answered every turn.
+    """
+    from voice.calling import call as place
+
+    if bool(say) == bool(wav):
+        raise ValueError("say what the caller does: --say TEXT or --wav FILE, as often as needed")
+    sys.exit(_run(place(url, key, say or wav or [], voice, record, out)))
+
+
+@app.command()
+def talk(url: Url = SERVER, key: Key = "") -> None:
+    """Talk to a running server from this terminal: by microphone, or typed where there is none."""
+    from voice.calling import talk as converse
+
+    sys.exit(_run(converse(url, key, out)))
+
+
+@app.command()
+def bench(
+    calls: Annotated[int, typer.Option(help="Calls at the same time.")] = 1,
+    turns: Annotated[int, typer.Option(help="Turns in each call.")] = 6,
+    url: Annotated[str, typer.Option(help="A running server; else one is started.")] = "",
+    key: Key = "",
+) -> None:
+    """Measure voice-to-voice latency from the waveforms; prints one JSON line."""
+    from voice.bench import bench as measure
+
+    _run(measure(url, key, calls, turns, out))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what can run, and what mends the rest."""
+    from voice.doctor import examine
+
+    sys.exit(examine(out))
+
+
+@app.command()
+def config(
+    config: Config = None,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Print the settings in force and where each came from."""
+    effective = settings.from_process({"config": config, "host": host, "port": port})
+    table = Table("setting", "value", "from", box=None, header_style="bold")
+    for name, source in effective.sources.items():
+        value = settings.value_of(effective.settings, name)
+        shown = "***" if name in settings.SECRET and value else repr(value)
+        table.add_row(name, shown, source)
+    out.print(table)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run `work` to its end on a loop of its own."""
+    return asyncio.run(work)
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on stderr and status 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:
+        err.print(f"[bold red]error:[/] {_plain(error)}", highlight=False)
+        sys.exit(1)
+
+
+def _plain(error: Exception) -> str:
+    """Return the error's own words, safe to print among markup."""
+    from rich.markup import escape
+
+    return escape(str(error) or type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The server's routes: calls over WebSocket and WebRTC, health, metrics, the page."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.requests import HTTPConnection
+from starlette.staticfiles import StaticFiles
+
+from transport import webrtc, websocket
+from voice.server import BusyError, Server
+from voice.settings import LOOPBACK
+
+PAGE = Path(__file__).parent.parent / "demos" / "browser"
+"""The demo page; a wheel has none."""
+
+LONGEST_OFFER = 64 * 1024
+"""Bytes of SDP that are read."""
+
+
+def refused(status: int, code: str, message: str, retry_after: int = 0) -> JSONResponse:
+    """Return an error as every route of this server gives it."""
+    headers = {"Retry-After": str(retry_after)} if retry_after else {}
+    body = {"error": {"code": code, "message": message}}
+    return JSONResponse(body, status, headers)
+
+
+def create_app(server: Server) -> FastAPI:
+    """Return the application that serves `server`, which is started and stopped by the caller."""
+    app = FastAPI(title="sidetone", docs_url=None, redoc_url=None, openapi_url=None)
+    peers: dict[str, webrtc.Peer] = {}
+    watchers: set[asyncio.Task[None]] = set()
+
+    async def forget(name: str, peer: webrtc.Peer) -> None:
+        await peer.wait_closed()
+        peers.pop(name, None)
+
+    @app.middleware("http")
+    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path.startswith("/v1/") and (why := barred(request, server)) is not None:
+            return why
+        return await go_on(request)
+
+    @app.get("/healthz")
+    async def alive() -> Response:
+        return PlainTextResponse("alive\n")
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        if server.ready:
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("loading\n", 503, {"Retry-After": "1"})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/about")
+    async def about() -> dict[str, object]:
+        return server.about()
+
+    @app.websocket("/v1/stream")
+    async def stream(socket: WebSocket, rate: str = "16000") -> None:
+        why = barred(socket, server)
+        if why is not None:
+            await socket.send_denial_response(why)
+            return
+        await socket.accept()
+        if rate not in map(str, websocket.RATES):
+            known = ", ".join(map(str, websocket.RATES))
+            await turn_away(socket, 1008, "bad_rate", f"rate is {rate[:20]}; expected {known}")
+            return
+        try:
+            server.admit()
+        except BusyError as busy:
+            await turn_away(socket, 1013, busy.code, str(busy), busy.retry_after)
+            return
+        await websocket.serve(socket, int(rate), server.attach)
+
+    @app.post("/v1/webrtc")
+    async def offer(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind != "application/sdp":
+            return refused(
+                415, "bad_type", f"content type is {kind or 'missing'}; expected application/sdp"
+            )
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LONGEST_OFFER:
+                return refused(
+                    413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
+                )
+        try:
+            server.admit()
+            text = body.decode()
+            peer = await webrtc.answer(
+                text, server.attach, loopback=server.settings.host in LOOPBACK
+            )
+        except BusyError as busy:
+            return refused(503, busy.code, str(busy), busy.retry_after)
+        except UnicodeDecodeError:
+            return refused(400, "bad_offer", "the offer is not UTF-8 text")
+        except webrtc.OfferError as error:
+            return refused(400, "bad_offer", str(error))
+        name = secrets.token_urlsafe(12)
+        peers[name] = peer
+        watching = asyncio.create_task(forget(name, peer))
+        watchers.add(watching)
+        watching.add_done_callback(watchers.discard)
+        return Response(
+            peer.sdp, 201, {"Location": f"/v1/webrtc/{name}"}, media_type="application/sdp"
+        )
+
+    @app.delete("/v1/webrtc/{name}")
+    async def hang_up(name: str) -> Response:
+        peer = peers.pop(name, None)
+        if peer is None:
+            return refused(404, "unknown_call", "there is no such call, or it is over")
+        await peer.close()
+        return Response(status_code=204)
+
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    return app
+
+
+def barred(connection: HTTPConnection, server: Server) -> JSONResponse | None:
+    """Return why a connection may not make calls, None if it may.
+
+    A key, where one is set, is asked for. Without one, only loopback is served, and
+    pages that come from elsewhere are kept out: a browser would let any of them call,
+    also under a name that its owner points at this machine.
+    """
+    key = server.settings.key
+    if key:
+        given = connection.headers.get("authorization", "").removeprefix("Bearer ")
+        given = given or connection.query_params.get("key", "")
+        if not secrets.compare_digest(given.encode(), key.encode()):
+            return refused(
+                401, "bad_key", "a key is needed: Authorization: Bearer KEY, or ?key=KEY"
+            )
+        return None
+    origin = connection.headers.get("origin")
+    place = urlsplit(origin or "")
+    own = place.netloc == connection.headers.get("host") and place.hostname in LOOPBACK
+    if origin and not own:
+        return refused(403, "bad_origin", f"calls from pages of {origin[:100]} are not taken")
+    return None
+
+
+async def turn_away(
+    socket: WebSocket, close: int, code: str, message: str, retry_after: int = 0
+) -> None:
+    """Tell an accepted client why it gets no call, and close."""
+    event = {"type": "error", "turn": 0, "code": code, "message": message}
+    if retry_after:
+        event["retry_after"] = retry_after
+    try:
+        async with asyncio.timeout(5):
+            await socket.send_json(event)
+            await socket.close(close, code)
+    except websocket.WIRE_BROKE:
+        pass  # it is gone already

@@ -1,0 +1,148 @@
+"""From the model's tokens to phrases worth speaking, with tools run on the way."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from latency.trace import Mark, Moment
+from llm.engine import Engine, EngineError, Params, Text, ToolCall, ToolResult
+from tts.phrases import Phrases
+from voice.agent import Lines
+from voice.context import Context
+from voice.tools import Outcome, Toolbox, ToolError
+
+PATIENCE = 0.7
+"""Seconds a tool may take before the caller is asked to wait."""
+
+MAX_ROUNDS = 5
+"""How often one reply may call tools; a model that calls for ever has failed."""
+
+
+@dataclass(slots=True)
+class Thinking:
+    """What one call needs to find its answers.
+
+    Attributes:
+        mind: The language model.
+        context: The conversation; what is said and done is added to it.
+        toolbox: The call's tools.
+        lines: What the agent says by itself.
+        tool_timeout: Seconds a tool may take.
+        mark: Takes the moments of a turn.
+        tell: Takes the events that the caller's side may want to show.
+        keep: Keeps a task alive until it is done; a tool at work is never cut off.
+    """
+
+    mind: Engine
+    context: Context
+    toolbox: Toolbox
+    lines: Lines
+    tool_timeout: float
+    mark: Mark
+    tell: Callable[[Mapping[str, Any]], None]
+    keep: Callable[[asyncio.Task[Outcome]], None]
+    end: str = field(default="", init=False)
+    """Why the call ends after the latest answer, "" if it goes on."""
+
+    async def line(self, turn: int, text: str) -> AsyncGenerator[str, None]:
+        """Yield phrases of the agent's own words; no model is asked."""
+        self.end = ""
+        for phrase in self._said(turn, text):
+            yield phrase
+
+    async def answer(self, turn: int) -> AsyncGenerator[str, None]:
+        """Yield phrases that answer the conversation, as soon as each can be spoken.
+
+        Raises:
+            EngineError: If the model failed, or called tools without end.
+        """
+        self.end = ""
+        for _ in range(MAX_ROUNDS):
+            calls: list[ToolCall] = []
+            async with aclosing(self._generate(turn, calls)) as phrases:
+                async for phrase in phrases:
+                    yield phrase
+            spoken = False
+            for call in calls:
+                async with aclosing(self._run(turn, call)) as phrases:
+                    async for phrase in phrases:
+                        spoken = phrase is not self.lines.wait
+                        yield phrase
+            if spoken or not calls:
+                return
+        raise EngineError(f"the model called tools {MAX_ROUNDS} times without an answer")
+
+    async def _generate(self, turn: int, calls: list[ToolCall]) -> AsyncGenerator[str, None]:
+        """Yield the phrases of one generation; put its tool calls into `calls`."""
+        now = asyncio.get_running_loop().time
+        phrases, first = Phrases(), True
+        self.mark("llm_start", turn, now())
+        thread = self.mind.open(self.context.items(), self.toolbox.specs)
+        try:
+            async with aclosing(thread.generate(Params(), now())) as pieces:
+                async for piece in pieces:
+                    if first:
+                        self.mark("llm_first", turn, now())
+                        first = False
+                    if isinstance(piece, ToolCall):
+                        calls.append(piece)
+                    elif isinstance(piece, Text):
+                        for phrase in phrases.push(piece.text):
+                            yield self._noted(turn, phrase)
+        finally:
+            thread.close()
+        for phrase in phrases.flush():
+            yield self._noted(turn, phrase)
+
+    async def _run(self, turn: int, call: ToolCall) -> AsyncGenerator[str, None]:
+        """Run one tool; yield what is to be said about it, if anything."""
+        now = asyncio.get_running_loop().time
+        self.mark("tool_start", turn, now())
+        task = asyncio.create_task(self._use(turn, call))
+        self.keep(task)
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if not task.done():
+            for phrase in self._said(turn, self.lines.wait):
+                yield phrase
+            await asyncio.wait({task}, timeout=max(0.0, self.tool_timeout - PATIENCE))
+        self.mark("tool_end", turn, now())
+        if not task.done():
+            for phrase in self._said(turn, self.lines.tool_slow):
+                yield phrase
+            return
+        outcome = task.result()
+        self.end = outcome.end
+        for phrase in self._said(turn, outcome.say):
+            yield phrase
+
+    async def _use(self, turn: int, call: ToolCall) -> Outcome:
+        """Call the tool; note call and result in the conversation, whoever still listens."""
+        event: dict[str, Any] = {
+            "type": "tool",
+            "turn": turn,
+            "name": call.name,
+            "arguments": dict(call.arguments),
+        }
+        try:
+            outcome = await self.toolbox.call(call.name, call.arguments, turn)
+            self.tell(event | {"result": dict(outcome.output)})
+        except ToolError as error:
+            outcome = Outcome(output={"error": str(error)}, say=self.lines.tool_failed)
+            self.tell(event | {"error": str(error)})
+        result = ToolResult(call.id, call.name, outcome.output)
+        self.context.tool_called(turn, call, result)
+        return outcome
+
+    def _said(self, turn: int, text: str) -> list[str]:
+        """Cut the agent's own words into phrases and note them."""
+        phrases = Phrases()
+        return [self._noted(turn, phrase) for phrase in (*phrases.push(text), *phrases.flush())]
+
+    def _noted(self, turn: int, phrase: str) -> str:
+        """Note in the conversation that `phrase` is about to be said."""
+        moment: Moment = "phrase"
+        self.mark(moment, turn, asyncio.get_running_loop().time())
+        self.context.agent_says(turn, phrase)
+        return phrase

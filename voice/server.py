@@ -1,0 +1,161 @@
+"""The server: its engines, its calls, and what it can say about itself. No HTTP in here."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from asr.vad import VadModel
+from latency.metrics import Metrics
+from transport.line import Call, Line
+from transport.pacer import Pacer
+from voice import __version__, agent, engines
+from voice.calllog import CallLog
+from voice.session import Crew, Session
+from voice.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = 5
+"""Seconds after which a refused caller may try again."""
+
+END_REASONS = ("hang_up", "goodbye", "transfer", "silence", "error", "shutdown")
+"""Reasons that metrics count by name; every other one counts as "lost"."""
+
+
+class BusyError(RuntimeError):
+    """A call cannot be taken now; `retry_after` seconds later it may."""
+
+    def __init__(self, code: str, message: str, retry_after: int = RETRY_AFTER) -> None:
+        super().__init__(message)
+        self.code, self.retry_after = code, retry_after
+
+
+class Server:
+    """Takes calls once `start` is done."""
+
+    def __init__(self, settings: Settings, who: agent.Agent | None = None) -> None:
+        """Make the engines; nothing is loaded yet. `who` answers instead of the settings' agent.
+
+        Raises:
+            ValueError: If the settings name an agent or an engine that is not there.
+        """
+        self.settings = settings
+        self.metrics = Metrics()
+        self.ready = False
+        self.sessions: dict[str, Session] = {}
+        self._data = Path(settings.data)
+        self._agent = who or agent.load(Path(settings.agent), self._data)
+        self.ears = engines.ears(settings, self._agent)
+        self.mind = engines.mind(settings, self._agent)
+        self.mouth = engines.mouth(settings)
+        self._log = CallLog(self._data / "calls")
+        self._crew: Crew | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Load and warm every engine; on return calls are taken.
+
+        Raises:
+            RuntimeError: If an engine cannot start; the message names the remedy.
+        """
+        await asyncio.gather(self.ears.start(), self.mind.start(), self.mouth.start())
+        self._crew = Crew(
+            ears=self.ears,
+            mind=self.mind,
+            mouth=self.mouth,
+            vad=await asyncio.to_thread(VadModel),
+            pacer=Pacer(),
+            agent=self._agent,
+        )
+        self.ready = True
+
+    async def stop(self) -> None:
+        """End all calls and free the engines."""
+        self.ready = False
+        for session in list(self.sessions.values()):
+            session.lost("shutdown")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
+        self._log.close()
+
+    def admit(self) -> None:
+        """Check that one more call can be taken.
+
+        Raises:
+            BusyError: If not.
+        """
+        if self._crew is None or not self.ready:
+            raise BusyError("not_ready", "the engines are still loading", 2)
+        if len(self.sessions) >= self.settings.max_calls:
+            self.metrics.refused.inc()
+            raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
+
+    def attach(self, line: Line) -> Call:
+        """Begin a call on `line`; `admit` has said that it may.
+
+        Raises:
+            BusyError: If that has changed meanwhile.
+        """
+        self.admit()
+        assert self._crew is not None
+        name = f"call_{secrets.token_hex(8)}"
+        session = Session(name, line, self._crew, self.settings, self._noter(name, line.transport))
+        self.sessions[name] = session
+        self.metrics.calls.labels(line.transport).inc()
+        self.metrics.active.inc()
+        task = asyncio.create_task(self._hold(session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return session
+
+    async def _hold(self, session: Session) -> None:
+        """Run one call; the only place where anything may go wrong and only this call ends."""
+        try:
+            await session.run()
+        except Exception:
+            log.exception("call %s failed", session.name)
+        finally:
+            del self.sessions[session.name]
+            self.metrics.active.dec()
+            reason = session.ended if session.ended in END_REASONS else "lost"
+            self.metrics.ended.labels(reason).inc()
+            self.metrics.underruns.inc(session.underruns)
+            self._log.finish(session.name)
+
+    def _noter(self, name: str, transport: str) -> Callable[[Mapping[str, Any]], None]:
+        """Return what takes the events of one call: the log and the counters."""
+        metrics = self.metrics
+
+        def note(event: Mapping[str, Any]) -> None:
+            match event:
+                case {"type": "turn", "stages": stages, "total": total}:
+                    metrics.finished_turn(transport, stages, total)
+                case {"type": "clear"}:
+                    metrics.interrupted.inc()
+                case {"type": "heard", "verdict": "missed"}:
+                    metrics.missed.inc()
+                case {"type": "tool"}:
+                    metrics.tools.labels("failed" if "error" in event else "done").inc()
+            if event.get("type") != "captions" or event.get("final"):
+                self._log.write(name, {"time": round(time.time(), 3), **event})
+
+        return note
+
+    def about(self) -> dict[str, Any]:
+        """Return what this server is and what it can honestly do."""
+        better = "voice serve --asr whisper:small  (downloads a model once)"
+        ears = {"name": self.ears.name, "about": self.ears.about}
+        if self.ears.name.startswith("sphinx"):
+            ears["better"] = better
+        return {
+            "version": __version__,
+            "agent": {"name": self._agent.name, "suggestions": list(self._agent.suggestions)},
+            "ears": ears,
+            "mind": {"name": self.mind.name, "about": self.mind.about},
+            "mouth": {"name": self.mouth.name, "about": self.mouth.about},
+        }
