@@ -304,6 +304,19 @@ def time_said(time: str, rng: random.Random) -> str:
     return said
 
 
+def time_typed(time: str, rng: random.Random) -> str:
+    """Write a time of day as people type it, without marks other than the colon."""
+    hour, minute = time.split(":")
+    twelve, half = (int(hour) - 1) % 12 + 1, "am" if int(hour) < 12 else "pm"
+    if minute == "00":
+        return rng.choice(
+            [f"{twelve} {half}", f"{twelve}{half}", f"{twelve}:00", time, str(twelve)]
+        )
+    return rng.choice(
+        [time, f"{twelve}:{minute}", f"{twelve}:{minute} {half}", f"{twelve} {minute}"]
+    )
+
+
 def _some_time(rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.86:
@@ -318,8 +331,9 @@ def _some_time(rng: random.Random) -> str:
 class _Filling:
     """The slots of one sentence, chosen when first used."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, typed: bool) -> None:
         self.rng = rng
+        self.tell_time = time_typed if typed else time_said
         self.slots: dict[str, str] = {}
         self.day = rng.choice(DAY).format(week_day=rng.choice(clinic.OPEN_DAYS))
         if rng.random() < 0.03:
@@ -341,7 +355,7 @@ class _Filling:
                 return f"on {self.day}" if slot == "on_day" else self.day
             case "time":
                 self.slots["time"] = self.time
-                return time_said(self.time, self.rng)
+                return self.tell_time(self.time, self.rng)
             case "name":
                 self.slots["name"] = self.name
                 return self.name
@@ -356,7 +370,7 @@ class _Filling:
             case "day_same":
                 return self.day
             case "time_same":
-                return time_said(self.time, self.rng)
+                return self.tell_time(self.time, self.rng)
             case "in_part":
                 self.slots["part"] = self.part
                 return self.rng.choice(IN_PART[self.part])
@@ -365,7 +379,7 @@ class _Filling:
             case "not_day_on":
                 return f"on {self.not_day}"
             case "not_time":
-                return time_said(self.not_time, self.rng)
+                return self.tell_time(self.not_time, self.rng)
             case "not_name":
                 return self.not_name
             case "when":
@@ -394,12 +408,15 @@ def _tidy(text: str) -> str:
     return " ".join(text.split())
 
 
-def speak(family: str, rng: random.Random, held_out: bool = False) -> Said:
-    """Draw a sentence of `family`, from the training or the held-out wordings."""
+def speak(family: str, rng: random.Random, held_out: bool = False, typed: bool = False) -> Said:
+    """Draw a sentence of `family`, from the training or the held-out wordings.
+
+    `typed` writes times with digits, as callers of a chat do.
+    """
     if family == "elsewhere":
         patterns = elsewhere.HELD_OUT if held_out else elsewhere.TRAIN
         return Said(expand(rng.choice(patterns), rng), family)
-    filling = _Filling(rng)
+    filling = _Filling(rng, typed)
     pattern = rng.choice(FAMILIES[family].held_out if held_out else FAMILIES[family].train)
     text = filling.sentence(expand(pattern, rng))
     talkative = family in (
@@ -422,11 +439,11 @@ def speak(family: str, rng: random.Random, held_out: bool = False) -> Said:
     return Said(_tidy(text), family, filling.slots)
 
 
-def draw(ask: str, rng: random.Random, held_out: bool = False) -> Said:
-    """Draw a sentence that a caller may say when the question `ask` is open."""
+def draw(ask: str, rng: random.Random, held_out: bool = False, typed: bool = False) -> Said:
+    """Draw a sentence that a caller may say when the question `ask` is open; see `speak`."""
     weights = TOPICS[ask]
     family = rng.choices(tuple(weights), tuple(weights.values()))[0]
-    return speak(family, rng, held_out)
+    return speak(family, rng, held_out, typed)
 
 
 def meaning(said: Said, moment: Moment) -> Meaning:
@@ -529,6 +546,13 @@ def reply(kind: str, moment: Moment) -> str:
     else:
         ask = "kind" if kind == "thanks" and not moment.ask else moment.ask
     return f"{LEADS[kind]} {QUESTIONS[ask]}".strip()
+
+
+def asked(line: str) -> str:
+    """Return the topic that a line of the desk opens whatever the tools wait for, or ""."""
+    if "speak to a person?" in line:
+        return "person"
+    return "kind" if "anything else" in line else ""
 
 
 def sentences(topic: str, rng: random.Random, count: int = SENTENCES) -> Sequence[str]:
