@@ -1,8 +1,11 @@
 """The page, in a real Chromium, against a desk with a script."""
 
 import asyncio
+import os
+import sys
 import wave
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -188,7 +191,20 @@ async def test_words_that_were_not_heard_are_struck(page: Page) -> None:
         await page.click("#talk")
         await page.until("document.querySelector('.said.final del')")
         assert await words(page, ".said del") == ["ten or at noon."]
-        assert await words(page, ".cut") == ["interrupted"]
+        assert await words(page, ".said small") == ["— interrupted"]
+
+
+async def test_what_was_not_understood_is_marked(page: Page) -> None:
+    missed = [user("ten or not"), {**user(""), "turn": 2, "understood": False}]
+    missed[0]["understood"] = False
+    async with desk(missed) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelectorAll('.said.user.final').length == 2")
+        assert await words(page, ".said.user p") == [
+            "ten or not — not understood",
+            "Not understood",
+        ]
 
 
 async def test_a_choice_is_sent_as_text(page: Page) -> None:
@@ -341,6 +357,68 @@ async def test_the_keyboard_alone_can_start_and_end_a_call(page: Page) -> None:
         await phase(page, "listening")
         await press(page, "Enter")
         await phase(page, "ended")
+
+
+async def test_the_key_in_the_address_is_shown_to_the_server(page: Page) -> None:
+    async with desk(GREETING) as server:
+        await page.open(f"{server.url}?key=open-sesame")
+        await page.click("#talk")
+        await phase(page, "listening")
+        assert server.keys == ["Bearer open-sesame"]
+
+
+@asynccontextmanager
+async def served(data: Path, *flags: str) -> AsyncIterator[str]:
+    """Run `voice serve` and yield its address."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from voice.cli import main; main()", "serve", "--port", "0"),
+        *flags,
+        cwd=Path(__file__).parents[1],
+        env={key: value for key, value in os.environ.items() if not key.startswith("VOICE_")}
+        | {"VOICE_DATA": str(data)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(90):
+            while (line := (await process.stdout.readline()).decode()).split()[:1] != ["browser"]:
+                assert line, "the server has gone"
+        yield line.split()[1]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def test_the_server_itself_answers_a_spoken_call(page: Page, tmp_path: Path) -> None:
+    async with served(tmp_path / "data") as url:
+        await page.open(url)
+        await page.click("#talk")
+        await phase(page, "speaking")
+        await page.until("document.querySelector('.said.agent.final')")
+        greeted = await energy(page)
+        assert greeted > 0.001
+        await page.until("document.querySelector('.said.user.final')")
+        await page.until("document.querySelector('#waterfall .row .bar')")
+        await page.until("document.querySelectorAll('.said.agent.final').length == 2")
+        assert await energy(page) > greeted
+        (tmp_path / "server.png").write_bytes(await page.look())
+        assert page.errors == []
+
+
+async def test_the_server_itself_answers_typed_words(tmp_path: Path) -> None:
+    async with (
+        served(tmp_path / "data") as url,
+        chromium(tmp_path / "profile", REFUSE) as page,
+    ):
+        await page.open(url)
+        await write(page, "When are you open on Friday?")
+        await page.until("document.querySelector('.said.agent.final')")
+        assert await words(page, ".said.user p") == ["When are you open on Friday?"]
+        assert await energy(page) > 0.001
+        await page.click("#talk")
+        await phase(page, "ended")
+        assert page.errors == []
 
 
 async def press(page: Page, key: str) -> None:

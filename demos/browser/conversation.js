@@ -26,7 +26,7 @@ export class Conversation {
   /** Draw one line of captions, or draw it again. */
   caption(line, speaker) {
     let item = this.#items.get(line.key);
-    if (!line.text && !line.unheard) {
+    if (!line.text && !line.unheard && line.understood) {
       item?.remove();
       this.#items.delete(line.key);
       return;
@@ -40,7 +40,7 @@ export class Conversation {
     item.classList.toggle("final", line.final);
     item.replaceChildren(
       element("span", { class: "who" }, speaker),
-      element("p", {}, line.text, ...unheard(line)),
+      element("p", {}, line.text, ...remarks(line)),
     );
     if (line.final && !wasFinal && line.text) this.announce(`${speaker}: ${line.text}`);
   }
@@ -92,10 +92,12 @@ export class Conversation {
   }
 }
 
-function unheard({ interrupted, unheard }) {
-  if (!interrupted) return [];
-  const mark = element("small", { class: "cut" }, "interrupted");
-  return unheard ? [" ", element("del", { title: "Not heard" }, unheard), " ", mark] : [" ", mark];
+function remarks({ text, unheard, interrupted, understood }) {
+  const found = [];
+  if (unheard) found.push(element("del", { title: "Not heard" }, unheard));
+  if (interrupted) found.push(element("small", {}, "— interrupted"));
+  if (!understood) found.push(element("small", {}, text ? "— not understood" : "Not understood"));
+  return found.flatMap((remark) => [" ", remark]);
 }
 
 function short(args) {

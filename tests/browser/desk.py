@@ -179,6 +179,7 @@ class Desk:
     Attributes:
         url: Where it listens.
         calls: All calls so far.
+        keys: The `Authorization` of every call so far.
         busy: Answers every call with 503 and this `Retry-After`, in seconds.
         words: Seconds that the agent's voice takes for a word.
     """
@@ -186,6 +187,7 @@ class Desk:
     def __init__(self, script: Sequence[Sequence[Event]]) -> None:
         self.url = ""
         self.calls: list[Call] = []
+        self.keys: list[str | None] = []
         self.busy = 0
         self.words = 0.02
         self._script = script
@@ -200,6 +202,7 @@ class Desk:
         )
 
     async def _offer(self, request: Request) -> Response:
+        self.keys.append(request.headers.get("authorization"))
         if self.busy:
             error = {"code": "busy", "message": "All 32 lines are taken."}
             headers = {"Retry-After": str(self.busy)}
