@@ -179,8 +179,12 @@ def checked(offer: str) -> str:
         raise OfferError(f"the offered audio is {audio[0].direction}; expected sendrecv")
     for media in description.media:
         _check_section(media)
-    if len({media.rtp.muxId for media in description.media}) < len(description.media):
+    mids = {media.rtp.muxId for media in description.media}
+    if len(mids) < len(description.media):
         raise OfferError("the media sections need an a=mid each, all different")
+    for group in description.group:
+        if group.semantic == "BUNDLE" and not mids.issuperset(group.items):
+            raise OfferError(f"a=group:{group} names a section that is not in the offer")
     return text
 
 
@@ -201,6 +205,8 @@ def _check_section(media: MediaDescription) -> None:
         raise OfferError(f"the {media.kind} section has no a=rtcp-mux")
     if is_rtp and media.direction is None:
         raise OfferError(f"the {media.kind} section has no direction, for example a=sendrecv")
+    if not is_rtp and media.sctp_port is None and media.profile != "DTLS/SCTP":
+        raise OfferError(f"the {media.kind} section has no a=sctp-port")
     if len(media.ice_candidates) > MAX_CANDIDATES:
         raise OfferError(
             f"the {media.kind} section has {len(media.ice_candidates)} candidates; "

@@ -1,0 +1,120 @@
+"""Payloads to samples and back."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transport.codec import CLOCKS, CONCEALED, SPEAKING_RATE, Decoder, Encoder, Pcm, opus_samples
+from transport.line import HEARING_RATE
+
+FRAME = SPEAKING_RATE // 50
+HEARD = HEARING_RATE // 50
+NAMES = list(CLOCKS)
+
+
+def tone(seconds: float, rate: int = SPEAKING_RATE) -> Pcm:
+    """A loud tone of 440 Hz."""
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
+
+
+def payloads(codec: str, pcm: Pcm) -> list[bytes]:
+    """Encode whole frames of `pcm`."""
+    encoder = Encoder(codec)
+    return [encoder.encode(frame) for frame in pcm.reshape(-1, FRAME)]
+
+
+def lag(sent: Pcm, heard: Pcm) -> int:
+    """By how many samples `heard` is behind `sent`."""
+    length = min(len(sent), len(heard)) - 800
+    return int(np.argmax([np.dot(heard[shift:][:length], sent[:length]) for shift in range(800)]))
+
+
+@pytest.mark.parametrize("codec", NAMES)
+def test_every_frame_is_one_payload_and_comes_back_as_20_ms(codec: str) -> None:
+    decoder = Decoder(codec)
+    made = payloads(codec, tone(0.5))
+    assert [decoder.samples(payload) for payload in made] == [CLOCKS[codec] // 50] * 25
+    heard = [len(decoder.decode(payload)) for payload in made]
+    assert heard[1:] == [HEARD] * 24
+    assert HEARD - 40 <= heard[0] <= HEARD
+
+
+@pytest.mark.parametrize(("codec", "longest"), [("opus", 120), ("PCMU", 48), ("PCMA", 48)])
+def test_noise_comes_back_within_a_few_milliseconds(codec: str, longest: int) -> None:
+    noise = np.random.default_rng(1).standard_normal(HEARING_RATE).astype(np.float32) * 0.1
+    smooth = np.convolve(noise, np.hanning(16).astype(np.float32) / 8, "same")
+    sent = np.interp(np.arange(SPEAKING_RATE) / 3, np.arange(HEARING_RATE), smooth)
+    decoder = Decoder(codec)
+    made = payloads(codec, sent.astype(np.float32))
+    heard = np.concatenate([decoder.decode(payload) for payload in made])
+    assert lag(smooth, heard) <= longest
+
+
+@pytest.mark.parametrize("codec", NAMES)
+def test_a_short_loss_sounds_like_what_was_before_and_fades(codec: str) -> None:
+    decoder = Decoder(codec)
+    for payload in payloads(codec, tone(0.4)):
+        decoder.decode(payload)
+    stand_in = decoder.conceal(CLOCKS[codec] // 2)
+    levels = [float(np.abs(piece).max()) for piece in stand_in.reshape(-1, HEARD)]
+    assert len(stand_in) == HEARING_RATE // 2
+    assert levels[0] > 0.1
+    assert levels[0] > levels[3]
+    silent_from = round(CONCEALED / 0.02) + 1
+    assert max(levels[silent_from:]) == 0
+
+
+@pytest.mark.parametrize("codec", NAMES)
+def test_audio_goes_on_after_a_loss(codec: str) -> None:
+    decoder = Decoder(codec)
+    made = payloads(codec, tone(0.4))
+    for payload in made[:10]:
+        decoder.decode(payload)
+    decoder.conceal(CLOCKS[codec] // 50)
+    heard = np.concatenate([decoder.decode(payload) for payload in made[11:]])
+    assert np.sqrt(np.mean(heard[-HEARD:] ** 2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.2)
+
+
+@pytest.mark.parametrize("codec", NAMES)
+def test_nothing_of_the_sound_before_is_left_after_a_restart(codec: str) -> None:
+    encoder, decoder = Encoder(codec), Decoder(codec)
+    encoder.encode(tone(0.02))
+    encoder.restart()
+    heard = decoder.decode(encoder.encode(np.zeros(FRAME, np.float32)))
+    assert np.abs(heard).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("payload", "samples"),
+    [
+        (b"", 0),
+        (bytes([0 << 3]), 480),  # SILK, 10 ms
+        (bytes([3 << 3]), 2880),  # SILK, 60 ms
+        (bytes([15 << 3]), 960),  # hybrid, 20 ms
+        (bytes([16 << 3]), 120),  # CELT, 2.5 ms
+        (bytes([(31 << 3) | 1]), 1920),  # two frames of 20 ms
+        (bytes([(31 << 3) | 3]), 0),  # a count that is not there
+        (bytes([(31 << 3) | 3, 6]), 5760),  # six frames of 20 ms
+        (bytes([(31 << 3) | 3, 7]), 0),  # 140 ms
+    ],
+)
+def test_the_length_of_an_opus_packet_is_in_its_first_bytes(payload: bytes, samples: int) -> None:
+    assert opus_samples(payload) == samples
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(NAMES), st.lists(st.binary(max_size=80), max_size=8))
+def test_whatever_arrives_is_decoded_or_concealed_in_its_length(
+    codec: str, arrivals: list[bytes]
+) -> None:
+    decoder = Decoder(codec)
+    for payload in arrivals:
+        expected = decoder.samples(payload) * HEARING_RATE / decoder.rate
+        pcm = decoder.decode(payload)
+        assert pcm.dtype == np.float32
+        assert abs(len(pcm) - expected) <= 64  # what changing the rate holds back
+    good = payloads(codec, tone(0.02))[0]
+    assert len(decoder.decode(good)) >= HEARD - 40

@@ -1,0 +1,594 @@
+"""Calls over WebRTC on loopback: real peer connections, real Opus packets."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.webrtc_client import Caller, connect
+from transport import webrtc
+from transport.codec import Encoder
+from transport.line import FRAME, HEARING_RATE, Line, Pcm
+from transport.webrtc import AgentTrack, OfferError, Peer, answer, checked
+
+RATE = 48_000
+SAMPLES = 960
+
+
+class Ear:
+    """A conversation that only remembers."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.messages: list[Mapping[str, Any]] = []
+        self.reasons: list[str] = []
+        self.chunks: list[Pcm] = []
+
+    def hear(self, pcm: Pcm) -> None:
+        self.chunks.append(pcm)
+
+    def receive(self, message: Mapping[str, Any]) -> None:
+        self.messages.append(message)
+
+    def lost(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+    @property
+    def heard(self) -> Pcm:
+        return np.concatenate([np.zeros(0, np.float32), *self.chunks])
+
+
+class Phone:
+    """Answers offers and keeps what it made."""
+
+    def __init__(self, make: Callable[[Line], Ear] = Ear) -> None:
+        self.ears: list[Ear] = []
+        self.peers: list[Peer] = []
+        self._make = make
+
+    def attach(self, line: Line) -> Ear:
+        self.ears.append(self._make(line))
+        return self.ears[-1]
+
+    async def answer(self, offer: str) -> str:
+        self.peers.append(await answer(offer, self.attach, loopback=True))
+        return self.peers[-1].sdp
+
+    @property
+    def ear(self) -> Ear:
+        return self.ears[0]
+
+    @property
+    def peer(self) -> Peer:
+        return self.peers[0]
+
+
+@pytest.fixture
+async def phone() -> AsyncIterator[Phone]:
+    """A phone; afterwards nothing of its calls may be left."""
+    before = asyncio.all_tasks()
+    phone = Phone()
+    yield phone
+    for peer in phone.peers:
+        await peer.close()
+    await nothing_left(before)
+
+
+async def nothing_left(before: set[asyncio.Task[Any]]) -> None:
+    """Fail if tasks other than those of `before` go on."""
+    for _ in range(100):
+        left = {task for task in asyncio.all_tasks() - before if not task.done()}
+        left.discard(asyncio.current_task())  # type: ignore[arg-type]
+        if not left:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"still running: {left}")
+
+
+def call(phone: Phone, **options: Any) -> contextlib.AbstractAsyncContextManager[Caller]:
+    """Call `phone` over loopback."""
+    return connect(phone.answer, loopback=True, **options)
+
+
+async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def tone(seconds: float, rate: int, hertz: float = 440.0) -> Pcm:
+    """A loud tone."""
+    samples = 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+    return samples.astype(np.float32)
+
+
+def strength(pcm: Pcm, hertz: float) -> float:
+    """The share of a tone in the energy of `pcm` (at 16 kHz), 0 to 1."""
+    wave = np.exp(2j * np.pi * hertz * np.arange(len(pcm)) / HEARING_RATE)
+    energy = float(np.sum(pcm**2)) * len(pcm) / 2
+    return float(abs(np.vdot(wave, pcm)) ** 2) / max(energy, 1e-9)
+
+
+async def play(line: Line, pcm: Pcm) -> None:
+    """Play samples at the speed of speech."""
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    for number, frame in enumerate(pcm.reshape(-1, SAMPLES)):
+        await asyncio.sleep(max(0.0, start + number * FRAME - clock()))
+        line.play(frame)
+
+
+def disturb(caller: Caller, deliver: Callable[[bytes, Callable[[bytes], None]], None]) -> None:
+    """Let `deliver(packet, send)` decide what becomes of each datagram of `caller`."""
+    ice = caller.connection.getSenders()[0].transport.transport
+    transmit = ice._send
+    tasks = []
+
+    def send(data: bytes) -> None:
+        tasks.append(asyncio.ensure_future(transmit(data)))
+
+    async def disturbed(data: bytes) -> None:
+        deliver(data, send)
+
+    ice._send = disturbed
+
+
+def is_audio(data: bytes) -> bool:
+    """Whether a datagram is SRTP, not SRTCP, DTLS or STUN."""
+    return 127 < data[0] < 192 and not 192 <= data[1] < 224
+
+
+@pytest.mark.parametrize("codec", ["opus", "PCMU", "PCMA"])
+async def test_audio_goes_both_ways(phone: Phone, codec: str) -> None:
+    async with call(phone, codec=codec) as caller:
+        caller.send(tone(0.6, HEARING_RATE))
+        await play(phone.ear.line, tone(0.6, RATE, 700.0))
+        await caller.said()
+        await until(lambda: len(phone.ear.heard) >= 9600 and len(caller.heard()) >= 9000)
+        assert strength(phone.ear.heard[1600:8000], 440.0) > 0.8
+        assert strength(caller.heard()[1600:8000], 700.0) > 0.8
+        assert phone.ear.chunks[-1].dtype == np.float32
+
+
+async def test_a_plain_aiortc_peer_understands_us(phone: Phone) -> None:
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    connection.addTransceiver("audio")
+    frames: list[av.AudioFrame] = []
+    try:
+        webrtc.only_loopback(connection)
+        await connection.setLocalDescription(await connection.createOffer())
+        sdp = await phone.answer(connection.localDescription.sdp)
+        await connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+        await until(lambda: bool(phone.ears))
+        playing = asyncio.create_task(play(phone.ear.line, tone(1.0, RATE)))
+        for _ in range(30):
+            frames.append(await connection.getReceivers()[0].track.recv())
+        await playing
+    finally:
+        await connection.close()
+    heard = np.concatenate([frame.to_ndarray()[0, ::6] for frame in frames[10:]]) / 32768
+    assert strength(heard.astype(np.float32), 440.0) > 0.8
+    steps = {after.pts - before.pts for before, after in itertools.pairwise(frames)}
+    assert steps == {SAMPLES}
+
+
+async def test_no_thread_decodes(phone: Phone) -> None:
+    async with call(phone):
+        await until(lambda: len(phone.ear.chunks) > 5)
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("audio-decoder") <= 1  # the caller's own, who heard nothing yet
+
+
+async def test_an_aiortc_that_keeps_its_buffer_elsewhere_is_reported_and_still_heard(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = webrtc.JITTER_ATTRIBUTE
+    monkeypatch.setattr(webrtc, "JITTER_ATTRIBUTE", "moved")
+
+    async def post(offer: str) -> str:
+        sdp = await phone.answer(offer)
+        monkeypatch.setattr(webrtc, "JITTER_ATTRIBUTE", original)
+        return sdp
+
+    async with connect(post, loopback=True) as caller:
+        caller.send(tone(0.5, HEARING_RATE))
+        await until(lambda: strength(phone.ear.heard[-4800:], 440.0) > 0.8)
+    assert "80 ms late" in caplog.text
+
+
+async def test_events_go_both_ways_in_order(phone: Phone) -> None:
+    async with call(phone) as caller:
+        for number in range(3):
+            phone.ear.line.tell({"type": "told", "number": number, "text": "Grüße"})
+            caller.tell({"type": "asked", "number": number})
+        for number in range(3):
+            event = await caller.event("told")
+            assert event == {"type": "told", "number": number, "text": "Grüße"}
+        await until(lambda: len(phone.ear.messages) == 3)
+        assert [message["number"] for message in phone.ear.messages] == [0, 1, 2]
+
+
+async def test_the_latest_events_before_the_channel_opens_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Talker(Ear):
+        def __init__(self, line: Line) -> None:
+            super().__init__(line)
+            for number in range(webrtc.MAX_EVENTS + 5):
+                line.tell({"type": "early", "number": number})
+
+    phone = Phone(Talker)
+    async with call(phone) as caller:
+        assert (await caller.event("early"))["number"] == 5
+        await caller.until(lambda: len(caller.events) == webrtc.MAX_EVENTS)
+    await phone.peer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("no json", "bad_message"),
+        ("[1]", "bad_message"),
+        ('{"no": "type"}', "bad_message"),
+        ("[" * 20_000, "bad_message"),
+        (b"\x00\x01", "binary_message"),
+        ("x" * (webrtc.LONGEST_TEXT + 1), "text_too_long"),
+    ],
+    ids=["no json", "no object", "no type", "too deep", "binary", "too long"],
+)
+async def test_a_bad_message_is_answered_and_the_call_goes_on(
+    phone: Phone, message: str | bytes, code: str
+) -> None:
+    async with call(phone) as caller:
+        caller.tell(message)
+        error = await caller.event("error")
+        assert error["code"] == code
+        assert error["message"]
+        caller.tell({"type": "good"})
+        await until(lambda: phone.ear.messages == [{"type": "good"}])
+
+
+async def test_the_call_is_lost_once_when_the_caller_hangs_up(phone: Phone) -> None:
+    async with call(phone):
+        pass
+    await phone.peer.wait_closed()
+    assert phone.ear.reasons == ["the caller hung up"]
+
+
+async def test_a_caller_who_vanishes_is_lost_and_freed(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webrtc, "SILENT_TIMEOUT", 0.6)
+    async with call(phone) as caller:
+        await until(lambda: bool(phone.ear.chunks))
+        disturb(caller, lambda data, send: None)
+        await phone.peer.wait_closed()
+        assert phone.ear.reasons == ["no audio for 1 s"]
+
+
+async def test_a_caller_who_falls_silent_is_heard_as_silence(phone: Phone) -> None:
+    async with call(phone) as caller:
+        caller.send(tone(5.0, HEARING_RATE))
+        await until(lambda: len(phone.ear.chunks) > 10)
+        disturb(caller, lambda data, send: None if is_audio(data) else send(data))
+        await asyncio.sleep(0.5)
+        before = len(phone.ear.heard)
+        await asyncio.sleep(0.2)
+        silent = phone.ear.heard[before:]
+        assert len(silent) >= 0.1 * HEARING_RATE
+        assert np.abs(silent).max() == 0
+
+
+async def test_hanging_up_lets_what_was_sent_arrive(phone: Phone) -> None:
+    async with call(phone) as caller:
+        await until(lambda: bool(phone.ear.chunks))
+        for _ in range(3):
+            phone.ear.line.play(tone(FRAME, RATE))
+        phone.ear.line.tell({"type": "ended"})
+        phone.ear.line.close()
+        assert await caller.event("ended")
+        await caller.until(lambda: caller.over)
+        assert len(caller.chunks) == 3
+    await phone.peer.wait_closed()
+    assert phone.ear.reasons == ["the agent hung up"]
+
+
+async def test_closing_twice_loses_the_call_once(phone: Phone) -> None:
+    async with call(phone):
+        await asyncio.gather(phone.peer.close(), phone.peer.close())
+        phone.ear.line.close()
+        phone.ear.line.play(tone(FRAME, RATE))
+        phone.ear.line.tell({"type": "too late"})
+    assert phone.ear.reasons == ["the server ended the call"]
+
+
+async def test_a_caller_who_never_connects_is_given_up(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webrtc, "CONNECT_TIMEOUT", 0.3)
+    await phone.answer(await an_offer())
+    async with asyncio.timeout(5):
+        await phone.peer.wait_closed()
+    assert phone.ears == []
+
+
+async def test_a_caller_who_does_not_read_is_hung_up(
+    phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webrtc, "UNREAD", 50_000)
+    async with call(phone):
+        for _ in range(3):
+            phone.ear.line.tell({"type": "long", "text": "x" * 40_000})
+        await phone.peer.wait_closed()
+    assert phone.ear.reasons == ["the caller does not read"]
+
+
+@pytest.mark.parametrize("fails", ["attach", "hear", "receive", "lost"])
+async def test_a_call_that_fails_ends_and_takes_nothing_with_it(
+    fails: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Ear):
+        def hear(self, pcm: Pcm) -> None:
+            super().hear(pcm)
+            if fails == "hear":
+                raise KeyError("deaf")
+
+        def receive(self, message: Mapping[str, Any]) -> None:
+            if fails == "receive":
+                raise KeyError("confused")
+
+        def lost(self, reason: str) -> None:
+            super().lost(reason)
+            if fails == "lost":
+                raise KeyError("lost")
+
+    def make(line: Line) -> Ear:
+        if fails == "attach":
+            raise KeyError("no room")
+        return Broken(line)
+
+    phone, before = Phone(make), asyncio.all_tasks()
+    with contextlib.suppress(TimeoutError):
+        async with call(phone, timeout=2.0) as caller:
+            if fails == "receive":
+                caller.tell({"type": "x"})
+            if fails == "lost":
+                await until(lambda: bool(phone.ear.chunks))
+                await phone.peer.close()
+            await caller.until(lambda: caller.over)
+    await phone.peer.wait_closed()
+    await nothing_left(before)
+    reasons = [reason for ear in phone.ears for reason in ear.reasons]
+    assert reasons == ([] if fails == "attach" else reasons[:1])
+    assert "failed" in caplog.text
+
+
+async def test_lost_and_reordered_packets_leave_no_hole_in_time(phone: Phone) -> None:
+    async with call(phone) as caller:
+        await until(lambda: len(phone.ear.chunks) > 3)
+        held: list[bytes] = []
+        count = 0
+
+        def deliver(data: bytes, send: Callable[[bytes], None]) -> None:
+            nonlocal count
+            if not is_audio(data):
+                send(data)
+                return
+            count += 1
+            if count % 10 == 4:
+                return  # lost
+            if count % 10 == 7:
+                held.append(data)  # overtaken by the next
+                return
+            send(data)
+            while held:
+                send(held.pop())
+
+        disturb(caller, deliver)
+        sent_before, heard_before = caller.microphone.sent, len(phone.ear.heard)
+        caller.send(tone(1.6, HEARING_RATE))
+        await caller.said()
+        assert phone.peer.inlet is not None
+        statistics = phone.peer.inlet.jitter.statistics
+        await until(lambda: statistics.lost >= 7 and statistics.reordered >= 7)
+        sent = caller.microphone.sent - sent_before
+        await until(lambda: len(phone.ear.heard) - heard_before >= sent - 3 * 320)
+        assert statistics.late == 0
+        assert strength(phone.ear.heard[-16_000:-3200], 440.0) > 0.7
+
+
+async def test_frames_are_dropped_oldest_first_when_nobody_takes_them() -> None:
+    track = AgentTrack()
+    track.encoder = Encoder("PCMU")
+    for level in (0.1, 0.2, 0.3, 0.4, 0.5):
+        track.put(np.full(SAMPLES, level, np.float32))
+    assert track.dropped == 2
+    numbers = [(await track.recv()).pts for _ in range(3)]
+    assert numbers == [2 * SAMPLES, 3 * SAMPLES, 4 * SAMPLES]
+    assert track.empty
+
+
+async def test_clearing_drops_what_has_not_left() -> None:
+    track = AgentTrack()
+    track.encoder = Encoder("opus")
+    track.put(tone(FRAME, RATE))
+    track.put(tone(FRAME, RATE))
+    track.clear()
+    assert track.empty
+    track.put(np.zeros(SAMPLES, np.float32))
+    packet = await track.recv()
+    assert packet.pts == 2 * SAMPLES
+    assert track.dropped == 0
+
+
+async def test_timestamps_follow_real_time_through_a_pause() -> None:
+    track = AgentTrack()
+    track.encoder = Encoder("opus")
+    track.put(tone(FRAME, RATE))
+    first = await track.recv()
+    await asyncio.sleep(0.3)
+    track.put(tone(FRAME, RATE))
+    second = await track.recv()
+    assert second.pts - first.pts >= 14 * SAMPLES
+
+
+async def test_a_frame_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="320 samples; expected 960"):
+        AgentTrack().put(np.zeros(320, np.float32))
+
+
+async def an_offer(*, video: bool = False, events: bool = True) -> str:
+    """What a caller would offer who never comes."""
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    connection.addTransceiver("audio")
+    if video:
+        connection.addTransceiver("video")
+    if events:
+        connection.createDataChannel("events")
+    webrtc.only_loopback(connection)
+    await connection.setLocalDescription(await connection.createOffer())
+    sdp: str = connection.localDescription.sdp
+    await connection.close()
+    return sdp
+
+
+async def test_a_camera_is_not_received(phone: Phone) -> None:
+    sdp = await phone.answer(await an_offer(video=True))
+    audio, video = sdp.split("m=video")
+    assert "a=sendrecv" in audio
+    assert "a=inactive" in video
+
+
+async def test_the_answer_names_one_loopback_address_and_speech_codecs(phone: Phone) -> None:
+    sdp = await phone.answer(await an_offer())
+    hosts = {line.split()[4] for line in sdp.splitlines() if line.startswith("a=candidate:")}
+    assert hosts == {"127.0.0.1"}
+    assert "opus/48000" in sdp
+    assert "G722" not in sdp
+
+
+async def test_hidden_addresses_are_left_out_of_an_offer() -> None:
+    offer = await an_offer()
+    hidden = offer.replace("127.0.0.1", "0f2cda11-3ac5-4ff4-a62f-4ba6b3a4b9d0.local", 1)
+    hidden = hidden.replace(" 127.0.0.1 ", " 0f2cda11-3ac5-4ff4-a62f-4ba6b3a4b9d0.local ")
+    assert ".local" in hidden
+    assert ".local " not in checked(hidden)
+
+
+def without(offer: str, *starts: str) -> str:
+    """Take the lines out of an offer that begin in one of these ways."""
+    return "\r\n".join(line for line in offer.splitlines() if not line.startswith(starts)) + "\r\n"
+
+
+CANDIDATE = "\r\na=candidate:1 1 udp 1 ::1 1 typ host"
+
+BAD_OFFERS: Mapping[str, tuple[Callable[[str], str], str]] = {
+    "empty": (lambda offer: "", "no audio section"),
+    "no sdp": (lambda offer: "hello", "no audio section"),
+    "malformed": (lambda offer: offer.replace("m=audio ", "m=audio x"), "no SDP"),
+    "half": (lambda offer: offer[: len(offer) // 3], "no"),
+    "huge": (lambda offer: offer + "a=x\r\n" * 20_000, "expected at most 65536"),
+    "video only": (lambda offer: offer.replace("m=audio", "m=video"), "no audio section"),
+    "no codec": (
+        lambda offer: without(offer, "a=rtpmap").replace(
+            "a=mid:0", "a=mid:0\r\na=rtpmap:96 speex/16000", 1
+        ),
+        "speex",
+    ),
+    "receives only": (lambda offer: offer.replace("sendrecv", "recvonly"), "expected sendrecv"),
+    "no direction": (lambda offer: without(offer, "a=sendrecv"), "no direction"),
+    "no password": (lambda offer: without(offer, "a=ice-pwd"), "ice-pwd"),
+    "no fingerprint": (lambda offer: without(offer, "a=fingerprint"), "fingerprint"),
+    "no rtcp-mux": (lambda offer: without(offer, "a=rtcp-mux"), "rtcp-mux"),
+    "no mid": (lambda offer: without(offer, "a=mid"), "a=mid"),
+    "no data port": (lambda offer: without(offer, "a=sctp-port"), "sctp-port"),
+    "empty bundle": (lambda offer: offer.replace("BUNDLE 0", "BUNDLE 7"), "BUNDLE 7 1 names"),
+    "other section": (lambda offer: offer.replace("m=application", "m=image"), "image"),
+    "many candidates": (
+        lambda offer: offer.replace("a=mid:0", "a=mid:0" + 70 * CANDIDATE),
+        "candidates",
+    ),
+    "many sections": (
+        lambda offer: (
+            offer
+            + "".join(
+                offer[offer.index("m=application") :].replace("a=mid:1", f"a=mid:{n}")
+                for n in range(2, 12)
+            )
+        ),
+        "media sections",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_OFFERS))
+async def test_a_bad_offer_is_refused_before_anything_is_made(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil, expected = BAD_OFFERS[name]
+    offer = spoil(await an_offer())
+    monkeypatch.delattr(webrtc, "RTCPeerConnection")
+    with pytest.raises(OfferError, match=expected):
+        await answer(offer, Ear)
+
+
+async def test_an_offer_without_one_of_its_lines_is_answered_or_refused(phone: Phone) -> None:
+    offer = await an_offer(video=True)
+    lines = offer.splitlines()
+    kinds = {line.split(":")[0].split(" ")[0] for line in lines}
+    before = asyncio.all_tasks()
+    for kind in sorted(kinds):
+        with contextlib.suppress(OfferError):
+            peer = await answer(without(offer, kind), Ear, loopback=True)
+            await peer.close()
+    await nothing_left(before)
+
+
+OFFER = asyncio.run(an_offer(video=True))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.randoms(use_true_random=False), st.text(max_size=12))
+def test_whatever_an_offer_says_it_is_taken_or_refused(
+    chance: random.Random, nonsense: str
+) -> None:
+    lines = OFFER.splitlines()
+    for _ in range(chance.randint(1, 5)):
+        at = chance.randrange(len(lines))
+        line = lines[at]
+        cut = chance.randrange(len(line) + 1)
+        lines[at] = chance.choice([line[:cut], line[:cut] + nonsense, nonsense, line + line[cut:]])
+    with contextlib.suppress(OfferError):
+        assert checked("\r\n".join(lines))
+
+
+async def test_a_cancelled_answer_leaves_nothing_behind() -> None:
+    offer = await an_offer()
+    before = asyncio.all_tasks()
+    for moment in (0.0, 0.001, 0.005, 0.02):
+        answering = asyncio.create_task(answer(offer, Ear, loopback=True))
+        await asyncio.sleep(moment)
+        answering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await answering).close()
+    await nothing_left(before)
+
+
+async def test_a_machine_without_an_address_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = await an_offer()
+    before = asyncio.all_tasks()
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [])
+    with pytest.raises(RuntimeError, match="serve on 127"):
+        await answer(offer, Ear)
+    await nothing_left(before)
