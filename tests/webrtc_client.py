@@ -28,17 +28,19 @@ from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 from numpy.typing import NDArray
 
-from transport.codec import CLOCKS
+from transport.audio import Resampler
+from transport.codec import CLOCKS, SPEAKING_RATE, Encoder
+from transport.line import FRAME
 from transport.webrtc import LABEL, Inlet, Tap, only_loopback
 
 Pcm = NDArray[np.float32]
 """Mono samples in [-1, 1], shape (n,)."""
 
 RATE = 16_000
-"""Sample rate of everything here, in hertz."""
+"""Sample rate of what is said and heard, in hertz."""
 
-FRAME = 320
-"""Samples of a packet: 20 ms."""
+SAMPLES = round(SPEAKING_RATE * FRAME)
+"""Samples that are encoded into one packet."""
 
 
 class Microphone(MediaStreamTrack):
@@ -46,39 +48,40 @@ class Microphone(MediaStreamTrack):
 
     kind = "audio"
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str) -> None:
         super().__init__()
         self.begun = 0.0
         """Loop time of the first sample."""
         self.sent = 0
-        """Samples that have left."""
+        """Packets that have left."""
         self.silent = asyncio.Event()
         """Set while there is nothing to say."""
+        self._encoder = Encoder(codec)
+        self._resampler = Resampler(RATE, SPEAKING_RATE)
         self._said = np.zeros(0, np.float32)
 
     def say(self, pcm: Pcm) -> None:
         """Say `pcm` after what was to be said before."""
-        self._said = np.concatenate([self._said, pcm])
+        self._said = np.concatenate([self._said, self._resampler.push(pcm)])
         self.silent.clear()
 
-    async def recv(self) -> av.AudioFrame:
-        """Return the next frame once it would have been spoken."""
+    async def recv(self) -> "av.Packet[Any]":
+        """Return the next packet once it would have been spoken."""
         clock = asyncio.get_running_loop().time
         if not self.sent:
             self.begun = clock()
-        due = self.begun + (self.sent + FRAME) / RATE
-        await asyncio.sleep(max(0.0, due - clock()))
-        pcm, self._said = self._said[:FRAME], self._said[FRAME:]
+        await asyncio.sleep(max(0.0, self.begun + (self.sent + 1) * FRAME - clock()))
+        frame = np.zeros(SAMPLES, np.float32)
+        spoken = self._said[:SAMPLES]
+        frame[: len(spoken)] = spoken
+        self._said = self._said[SAMPLES:]
         if not len(self._said):
             self.silent.set()
-        samples = np.zeros((1, FRAME), np.int16)
-        samples[0, : len(pcm)] = np.clip(pcm, -1, 1) * 32767
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = RATE
-        frame.time_base = Fraction(1, RATE)
-        frame.pts = self.sent
-        self.sent += FRAME
-        return frame
+        packet = av.Packet(self._encoder.encode(frame))
+        packet.time_base = Fraction(1, SPEAKING_RATE)
+        packet.pts = self.sent * SAMPLES
+        self.sent += 1
+        return packet
 
 
 class Caller:
@@ -90,11 +93,11 @@ class Caller:
         connection: The peer connection, for those who want to disturb it.
     """
 
-    def __init__(self, connection: RTCPeerConnection) -> None:
+    def __init__(self, connection: RTCPeerConnection, codec: str) -> None:
         self.connection = connection
         self.events: list[dict[str, Any]] = []
         self.chunks: list[tuple[float, Pcm]] = []
-        self.microphone = Microphone()
+        self.microphone = Microphone(codec)
         self._channel = connection.createDataChannel(LABEL)
         self._news = asyncio.Condition()
         self._taken = 0
@@ -198,7 +201,7 @@ async def connect(
     loopback: bool = False,
     timeout: float = 10.0,
 ) -> AsyncIterator[Caller]:
-    """Call; hang up at the end of the block.
+    """Call, with one of the codecs in `CLOCKS`; hang up at the end of the block.
 
     With `loopback` the caller has no address but 127.0.0.1.
 
@@ -206,7 +209,7 @@ async def connect(
         TimeoutError: If the call was not connected within `timeout` seconds.
     """
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    caller = Caller(connection)
+    caller = Caller(connection, codec)
     try:
         transceiver = connection.getTransceivers()[0]
         capabilities = transceiver.sender.getCapabilities("audio").codecs
