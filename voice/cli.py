@@ -115,15 +115,17 @@ def talk(url: Url = SERVER, key: Key = "") -> None:
 
 @app.command()
 def bench(
-    calls: Annotated[int, typer.Option(help="Calls at the same time.")] = 1,
+    calls: Annotated[
+        list[int] | None, typer.Option(help="Calls at the same time; may be repeated (1, 16).")
+    ] = None,
     turns: Annotated[int, typer.Option(help="Turns in each call.")] = 6,
     url: Annotated[str, typer.Option(help="A running server; else one is started.")] = "",
     key: Key = "",
 ) -> None:
-    """Measure voice-to-voice latency from the waveforms; prints one JSON line."""
+    """Measure voice-to-voice latency from the waveforms; prints one JSON line a run."""
     from voice.bench import bench as measure
 
-    _run(measure(url, key, calls, turns, out))
+    _run(measure(url, key, calls or [1, 16], turns, out))
 
 
 @app.command()
