@@ -17,7 +17,7 @@ export class Conversation {
       this.#following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
     });
     const changes = new ResizeObserver(() => {
-      if (this.#following) scroll.scrollTop = scroll.scrollHeight;
+      if (this.#following && !this.empty) scroll.scrollTop = scroll.scrollHeight;
     });
     changes.observe(list);
     changes.observe(scroll);

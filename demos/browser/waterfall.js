@@ -74,7 +74,9 @@ export class Waterfall {
   /** Half of the answers came within this many ms; null before the first. */
   get median() {
     const totals = this.#turns.map(({ total }) => total).sort((a, b) => a - b);
-    return totals.length ? totals[totals.length >> 1] : null;
+    const middle = totals.length >> 1;
+    if (totals.length % 2) return totals[middle];
+    return totals.length ? (totals[middle - 1] + totals[middle]) / 2 : null;
   }
 
   get count() {
