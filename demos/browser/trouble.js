@@ -58,9 +58,12 @@ export function insecureTrouble(location) {
 /** Explain an answer to the offer that was not an answer; `error` is its JSON `error`, if any. */
 export function serverTrouble(status, retryAfter, error) {
   if (status === 503) {
-    return new Trouble("All lines are busy.", error?.message ?? "Please try again in a moment.", {
-      retryAfter: retryAfter > 0 ? Math.ceil(retryAfter) : 5,
-    });
+    const loading = error?.code === "not_ready";
+    return new Trouble(
+      loading ? "The server is still loading." : "All lines are busy.",
+      error?.message ?? "Please try again in a moment.",
+      { retryAfter: retryAfter > 0 ? Math.ceil(retryAfter) : 5 },
+    );
   }
   if (status === 401) {
     return new Trouble("This server asks for a key.", "Open the page as /?key=KEY.", {
@@ -95,9 +98,8 @@ export function ending(reason) {
     transfer: "You were handed to a person",
     lost: "The connection was lost",
     silence: "Nobody spoke for a while",
-    limit: "The call reached its longest allowed time",
     shutdown: "The server is closing down",
-    failed: "Something failed on the server",
+    error: "Something failed on the server",
   };
   return known[reason] ?? `The call ended (${reason || "no reason given"})`;
 }
