@@ -115,6 +115,24 @@ async def test_one_pacer_keeps_many_calls_apart() -> None:
         assert sound.tolist() == [number] * 100
 
 
+async def test_a_wire_that_fails_silences_no_other_call() -> None:
+    def broken(frame: Pcm) -> None:
+        if frames:
+            raise OSError("gone")
+        frames.append(frame)
+
+    frames: list[Pcm] = []
+    pacer, ear, done = Pacer(), Ear(), asyncio.Event()
+    failing = Playout(pacer, broken, RATE, lead=FRAME)
+    failing.write(speech(0.5))
+    playout = Playout(pacer, ear.take, RATE)
+    playout.write(speech(0.2))
+    playout.finish(done.set)
+    await done.wait()
+    assert len(ear.frames) == 10
+    assert len(frames) == 1
+
+
 async def test_until_says_when_all_will_have_been_heard() -> None:
     playout = Playout(Pacer(), Ear().take, RATE)
     playout.write(speech(1.0))

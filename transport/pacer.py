@@ -9,12 +9,15 @@ from the same schedule.
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable
 from itertools import count
 
 import numpy as np
 
 from transport.line import FRAME, Pcm
+
+log = logging.getLogger(__name__)
 
 LEAD = 0.06
 """Seconds of audio sent ahead of the listener at most."""
@@ -51,7 +54,10 @@ class Pacer:
         now = asyncio.get_running_loop().time()
         while self._due and self._due[0][0] <= now + TOGETHER:
             _, _, playout = heapq.heappop(self._due)
-            playout.tick(now)
+            try:
+                playout.tick(now)
+            except Exception:  # one call's wire must not silence the others
+                log.exception("a playout failed and sends no more")
         self._arm()
 
 
