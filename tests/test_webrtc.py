@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -310,6 +311,17 @@ async def test_a_caller_who_falls_silent_is_heard_as_silence(phone: Phone) -> No
         silent = phone.ear.heard[before:]
         assert len(silent) >= 0.1 * HEARING_RATE
         assert np.abs(silent).max() == 0
+
+
+async def test_a_stall_of_this_process_is_not_heard_as_silence(phone: Phone) -> None:
+    async with call(phone) as caller:
+        await until(lambda: len(phone.ear.chunks) > 10)
+        usual = len(phone.ear.chunks[-1])
+        time.sleep(0.3)  # noqa: ASYNC251 - the loop is to stand still
+        before = len(phone.ear.chunks)
+        await until(lambda: len(phone.ear.chunks) > before + 5)
+        assert {len(chunk) for chunk in phone.ear.chunks[before:]} == {usual}
+        assert caller.connected
 
 
 async def test_hanging_up_lets_what_was_sent_arrive(phone: Phone) -> None:

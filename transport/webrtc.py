@@ -71,6 +71,12 @@ CONNECT_TIMEOUT = 15.0
 SILENT_TIMEOUT = 10.0
 """Seconds without an audio packet after which the caller has gone; a muted microphone sends."""
 
+STALLED = 0.02
+"""Seconds by which a timer is late when this process, not the caller, was away."""
+
+CATCH_UP = 0.05
+"""Seconds to read what came meanwhile, before silence is concluded from it."""
+
 FLUSH_TIMEOUT = 1.0
 """Seconds that hanging up may wait for what was sent last."""
 
@@ -428,6 +434,7 @@ class Peer:
         self._call: Call | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._catching_up = False
         self._heard_at = 0.0
         self._connect_by = self._loop.time() + CONNECT_TIMEOUT
         self._closing: asyncio.Task[None] | None = None
@@ -561,8 +568,14 @@ class Peer:
         self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        assert self._timer is not None
         now = self._loop.time()
+        stalled = now - self._timer.when() > STALLED and not self._catching_up
+        self._timer = None
+        self._catching_up = stalled
+        if stalled:
+            self._arm(now + CATCH_UP)
+            return
         if self._call is None:
             if now >= self._connect_by:
                 self._end(f"not connected within {CONNECT_TIMEOUT:.0f} s")
