@@ -12,8 +12,9 @@ import numpy as np
 
 from asr.vad import VadModel
 from latency.metrics import Metrics
-from transport import webrtc, websocket
+from transport import websocket
 from transport.audio import Resampler
+from transport.codec import SPEAKING_RATE
 from transport.line import Call, Line
 from transport.pacer import Pacer
 from voice import __version__, agent, engines
@@ -67,7 +68,7 @@ class Server:
             RuntimeError: If an engine cannot start; the message names the remedy.
         """
         await asyncio.gather(self.ears.start(), self.mind.start(), self.mouth.start())
-        for rate in (*websocket.RATES, webrtc.SPEAKING_RATE):  # the first use of each is slow
+        for rate in (*websocket.RATES, SPEAKING_RATE):  # the first use of each is slow
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))
         self._crew = Crew(
             ears=self.ears,
