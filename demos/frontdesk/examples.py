@@ -2,10 +2,12 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import clinic, language
+from .heard import TRANSCRIPTS, Heard, learn, read
 from .language import Meaning, Moment, Said
 from .wordings import HESITATIONS
 
@@ -49,6 +51,9 @@ CONTENT = frozenset(
 
 ORDER = ("name", "day", "time", "part", "answer", "reason")
 """In which a tool call gives its arguments."""
+
+LEARNT = 0.3
+"""Confidence of transcripts worth learning from; what is below 0.5 is not acted on in a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,13 @@ def rough(moment: Moment, rng: random.Random, function_words: Sequence[str]) -> 
     return Example(moment, text, answer(language.meaning(said, moment), moment))
 
 
+def misheard(moment: Moment, rng: random.Random, heard: Sequence[Heard]) -> Example | None:
+    """Draw what the recogniser made of a sentence; None if it cannot be learnt from."""
+    one = rng.choice(heard)
+    meaning = learn(one, moment)
+    return Example(moment, one.transcript, answer(meaning, moment)) if meaning else None
+
+
 def nonsense(moment: Moment, rng: random.Random, function_words: Sequence[str]) -> Example:
     """Draw words that mean nothing: the desk asks again."""
     text = " ".join(rng.choice(function_words) for _ in range(rng.randint(1, 7)))
@@ -143,3 +155,63 @@ def elsewhere(moment: Moment, rng: random.Random, words: Sequence[str]) -> Examp
         text = text.replace("{w}", rng.choice(words), 1)
     meaning = language.meaning(Said(text, "elsewhere"), moment)
     return Example(moment, text, answer(meaning, moment))
+
+
+def dictionary() -> Sequence[str]:
+    """Return English words that the clinic's callers do not use, from pocketsphinx."""
+    import pocketsphinx
+
+    file = Path(pocketsphinx.get_model_path()) / "en-us" / "cmudict-en-us.dict"
+    ours = {word for topic in language.TOPICS for word in " ".join(_spoken(topic)).split()}
+    words = {line.split()[0] for line in file.read_text().splitlines()}
+    return sorted(word for word in words - ours if word.isalpha() and 2 < len(word) < 11)
+
+
+def _spoken(topic: str) -> Sequence[str]:
+    return language.sentences(topic, random.Random(f"words {topic}"))
+
+
+def function_words() -> Sequence[str]:
+    """Return the words of the callers that carry no meaning by themselves."""
+    rng = random.Random("function words")
+
+    def words(*families: str) -> set[str]:
+        texts = [language.speak(family, rng).text for family in families for _ in range(400)]
+        return {word for text in texts for word in text.split()}
+
+    everyday = words("book", "move", "day", "time", "find", "unclear", "yes", "kind")
+    names = {word for name in clinic.PATIENTS for word in name.split()}
+    numbers = {word for value in range(60) for word in clinic.number(value).split()}
+    return sorted(everyday - names - numbers - CONTENT)
+
+
+def stream(seed: int) -> Iterator[Example]:
+    """Yield examples without end."""
+    rng = random.Random(seed)
+    light, foreign = function_words(), dictionary()
+    by_topic: dict[str, list[Heard]] = {topic: [] for topic in language.TOPICS}
+    for one in read() if TRANSCRIPTS.is_file() else []:
+        if one.transcript and one.confidence >= LEARNT:
+            by_topic[one.ask].append(one)
+    while True:
+        moment = some_moment(rng)
+        roll = rng.random()
+        if roll < 0.35 and by_topic[moment.ask]:
+            example = misheard(moment, rng, by_topic[moment.ask])
+            if example:
+                yield example
+        elif roll < 0.65:
+            yield clean(moment, rng)
+        elif roll < 0.87:
+            yield rough(moment, rng, light)
+        elif roll < 0.90:
+            yield nonsense(moment, rng, light)
+        else:
+            yield elsewhere(moment, rng, foreign)
+
+
+def texts(model: Path) -> frozenset[str]:
+    """Return every sentence that the model in a directory was trained on."""
+    trained = json.loads((model / "training.json").read_text())
+    source = stream(trained["seed"])
+    return frozenset(next(source).text for _ in range(trained["examples"]))

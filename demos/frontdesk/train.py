@@ -22,8 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import clinic, examples, language
-from .examples import Example
+from . import examples
 
 HERE = Path(__file__).parent
 PAD, END = "<|pad|>", "<|end|>"
@@ -33,7 +32,7 @@ TAGS = ("<tool_call>", "</tool_call>")
 FRAME = ('\n{"name": "', '", "arguments": {"', '", "arguments": {}}\n', '": "', '", "', '"}}\n')
 """What stands between the words of a tool call, one token each: calls are written faster."""
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 256,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
@@ -47,6 +46,8 @@ SHAPE = {
 VOCABULARY = 1536
 BATCH = 64
 """Examples a step; about 25 tokens each."""
+POOL = 32
+"""Batches drawn at once and sorted by length, so that little is padded."""
 RATE = 2.5e-3
 """Peak learning rate."""
 
@@ -177,57 +178,12 @@ def make_tokenizer(texts: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def dictionary() -> Sequence[str]:
-    """Return English words that the clinic's callers do not use, from pocketsphinx."""
-    import pocketsphinx
-
-    file = Path(pocketsphinx.get_model_path()) / "en-us" / "cmudict-en-us.dict"
-    ours = {word for topic in language.TOPICS for word in " ".join(_spoken(topic)).split()}
-    words = {line.split()[0] for line in file.read_text().splitlines()}
-    return sorted(word for word in words - ours if word.isalpha() and 2 < len(word) < 11)
-
-
-def _spoken(topic: str) -> Sequence[str]:
-    return language.sentences(topic, random.Random(f"words {topic}"))
-
-
-def function_words() -> Sequence[str]:
-    """Return the words of the callers that carry no meaning by themselves."""
-    rng = random.Random("function words")
-
-    def words(*families: str) -> set[str]:
-        texts = [language.speak(family, rng).text for family in families for _ in range(400)]
-        return {word for text in texts for word in text.split()}
-
-    everyday = words("book", "move", "day", "time", "find", "unclear", "yes", "kind")
-    names = {word for name in clinic.PATIENTS for word in name.split()}
-    numbers = {word for value in range(60) for word in clinic.number(value).split()}
-    return sorted(everyday - names - numbers - examples.CONTENT)
-
-
-def stream(seed: int) -> Iterator[Example]:
-    """Yield examples without end."""
-    rng = random.Random(seed)
-    light, foreign = function_words(), dictionary()
-    while True:
-        moment = examples.some_moment(rng)
-        roll = rng.random()
-        if roll < 0.55:
-            yield examples.clean(moment, rng)
-        elif roll < 0.88:
-            yield examples.rough(moment, rng, light)
-        elif roll < 0.91:
-            yield examples.nonsense(moment, rng, light)
-        else:
-            yield examples.elsewhere(moment, rng, foreign)
-
-
 def batches(tokenizer: Tokenizer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs and targets, (BATCH, length); targets that are not to be learnt are -100."""
-    source, rng = stream(seed), random.Random(seed)
+    source, rng = examples.stream(seed), random.Random(seed)
     while True:
         pool = []
-        for example in (next(source) for _ in range(BATCH * 32)):
+        for example in (next(source) for _ in range(BATCH * POOL)):
             asked = tokenizer.encode(examples.prompt(example.moment, example.text)).ids
             told = tokenizer.encode(example.answer + END).ids
             pool.append((asked, told))
@@ -245,10 +201,10 @@ def batches(tokenizer: Tokenizer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield torch.from_numpy(tokens), torch.from_numpy(targets)
 
 
-def train(minutes: float, seed: int, steps: int) -> tuple[Llama, Tokenizer]:
+def train(minutes: float, seed: int, steps: int) -> tuple[Llama, Tokenizer, dict[str, Any]]:
     """Train for `minutes`, or `steps` if that is over sooner; prints the loss now and then."""
     torch.manual_seed(seed)
-    source = stream(seed + 1)
+    source = examples.stream(seed + 1)
     sample = [next(source) for _ in range(20000)]
     tokenizer = make_tokenizer([f"{one.text}\n{one.answer}" for one in sample])
     model = Llama(tokenizer.get_vocab_size())
@@ -261,7 +217,7 @@ def train(minutes: float, seed: int, steps: int) -> tuple[Llama, Tokenizer]:
         betas=(0.9, 0.97),
         fused=True,
     )
-    began, seen, losses = time.monotonic(), 0, []
+    began, seen, losses, mean = time.monotonic(), 0, list[float](), 0.0
     for step, (tokens, targets) in enumerate(batches(tokenizer, seed)):
         done = max((time.monotonic() - began) / (60 * minutes), step / steps)
         if done >= 1:
@@ -285,10 +241,14 @@ def train(minutes: float, seed: int, steps: int) -> tuple[Llama, Tokenizer]:
             spent = time.monotonic() - began
             mean = sum(losses[-100:]) / len(losses[-100:])
             print(f"{spent:6.0f} s  step {step:5}  {seen:9,} tokens  loss {mean:.4f}", flush=True)
-    return model, tokenizer
+    spent = round(time.monotonic() - began)
+    # Batches come from pools, and all of a pool was drawn when its first batch was.
+    drawn = math.ceil(len(losses) / POOL) * POOL * BATCH
+    report = {"seed": seed, "examples": drawn, "tokens": seen, "seconds": spent, "loss": mean}
+    return model, tokenizer, report
 
 
-def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
+def save(model: Llama, tokenizer: Tokenizer, report: dict[str, Any], folder: Path) -> None:
     """Write the model in Hugging Face's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -314,6 +274,7 @@ def save(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
         }
     )
     write_json(folder / "config.json", config)
+    write_json(folder / "training.json", report)
     write_json(folder / "generation_config.json", ends | {"do_sample": False, "max_new_tokens": 96})
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
