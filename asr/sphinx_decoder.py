@@ -1,0 +1,204 @@
+"""One pocketsphinx decoder: samples of one utterance at a time in, words with confidence out.
+
+What makes it usable for strangers on a telephone, all measured on recorded and
+synthetic speech (docs/hearing.md):
+
+- It is told what can be said: a language model for each topic.
+- The spectrum of this voice and line is measured on the beginning of the
+  utterance before anything is decoded (cepstral mean normalisation otherwise
+  starts from somebody else's).
+- Speech is brought to one level and a little steady noise is added, because
+  the acoustic model knows neither digital silence nor the empty upper half of
+  telephone speech.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pocketsphinx
+from numpy.typing import NDArray
+
+from asr.engine import RATE, Hypothesis, Word
+from asr.topics import language_models, spoken_words
+
+OPENING = int(0.7 * RATE)
+"""Samples of an utterance that are looked at before the first of them is decoded."""
+
+LEVEL = 0.1
+"""RMS of the loud parts of speech that the decoder gets, of full scale 1."""
+
+NOISE = 0.003
+"""RMS of the noise added to it: 30 dB below the speech."""
+
+FRAME = 0.01
+"""Seconds from one frame of the decoder to the next."""
+
+Samples = NDArray[np.int16]
+
+
+class Models:
+    """What all decoders of a process share: dictionary and language models.
+
+    Attributes:
+        warnings: What the operator should know, a sentence each.
+        topics: Names of the topics.
+    """
+
+    def __init__(self, speech: Path | None) -> None:
+        self.warnings: list[str] = []
+        self._shared: dict[str, pocketsphinx.NGramModel] = {}
+        self._files: dict[str, Path] = {}
+        english = Path(pocketsphinx.get_model_path("en-us"))
+        self._acoustic = english / "en-us"
+        if speech is None:
+            self._dictionary = english / "cmudict-en-us.dict"
+            self._files["open"] = english / "en-us.lm.bin"
+        else:
+            self._folder = tempfile.TemporaryDirectory(prefix="sidetone-")
+            folder = Path(self._folder.name)
+            known, unknown = spoken_words(speech, english / "cmudict-en-us.dict", folder / "dict")
+            if unknown:
+                self.warnings.append(
+                    f"words of {speech} that the recogniser cannot pronounce, and so never "
+                    f"hears: {', '.join(sorted(unknown))}"
+                )
+            self._dictionary = folder / "dict"
+            self._files = language_models(speech, known, folder)
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Names of the topics."""
+        return frozenset(self._files)
+
+    def decoder(self) -> pocketsphinx.Decoder:
+        """Return a new decoder with a search for every topic."""
+        decoder = pocketsphinx.Decoder(
+            hmm=str(self._acoustic),
+            dict=str(self._dictionary),
+            lm=None,
+            loglevel="FATAL",
+            fwdflat=False,
+            bestpath=True,
+        )
+        for topic, file in self._files.items():
+            if topic not in self._shared:
+                self._shared[topic] = pocketsphinx.NGramModel(
+                    decoder.config, decoder.logmath, str(file)
+                )
+            decoder.add_lm(topic, self._shared[topic])
+        with self._dictionary.open() as lines:
+            word = next(lines).split()[0]
+        decoder.add_jsgf_string(_MEASURE, f"#JSGF V1.0; grammar m; public <m> = {word};")
+        return decoder
+
+
+_MEASURE = "measure"
+"""The search that is only there to let the front end look at audio."""
+
+
+class Decoder:
+    """A decoder lent to one utterance after the other.
+
+    Attributes:
+        heard: Samples of this utterance that were given to it.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._topics = models.topics
+        self._decoder = models.decoder()
+        self._noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+        self._noise *= NOISE * 32768
+        self.heard = 0
+        self._begun = False
+        self._opening: list[Samples] = []
+        self._gain = 1.0
+        self._fed = 0
+
+    def begin(self, topic: str) -> None:
+        """Start an utterance."""
+        self._topic = topic if topic in self._topics else "open"
+        self.heard = self._fed = 0
+        self._opening = []
+
+    def hear(self, samples: Samples) -> None:
+        """Take its next samples, 16 bit at 16 kHz."""
+        self.heard += len(samples)
+        if self._begun:
+            self._feed(samples)
+            return
+        self._opening.append(samples)
+        if self.heard >= OPENING:
+            self._open()
+
+    def text(self) -> str:
+        """Return the words so far; they may change."""
+        if not self._begun:
+            return ""
+        best = self._decoder.hyp()
+        return best.hypstr if best else ""
+
+    def end(self) -> Hypothesis:
+        """Return what was said."""
+        if not self._begun:
+            self._open()
+        self._decoder.end_utt()
+        self._begun = False
+        words = tuple(
+            Word(
+                segment.word.split("(")[0],
+                round(segment.start_frame * FRAME, 2),
+                round((segment.end_frame + 1) * FRAME, 2),
+                min(segment.prob, 1.0),
+            )
+            for segment in self._decoder.seg() or ()
+            if segment.word[0] not in "<["
+        )
+        confidence = min((word.confidence for word in words), default=0.0)
+        return Hypothesis(words, "", confidence, self.heard)
+
+    def abandon(self) -> None:
+        """Forget the utterance, if one is going on."""
+        if self._begun:
+            self._decoder.end_utt()
+        self._begun = False
+
+    def warm_up(self) -> None:
+        """Hear a second of noise, so that the first caller does not pay for first-time work."""
+        self.begin("open")
+        self.hear((self._noise * 10).astype(np.int16))
+        self.end()
+
+    def _open(self) -> None:
+        """Measure the beginning of the utterance, then decode it."""
+        opening = np.concatenate([*self._opening, np.zeros(0, np.int16)])
+        self._opening = []
+        self._gain = _gain(opening)
+        self._decoder.activate_search(_MEASURE)
+        self._decoder.start_utt()
+        self._decoder.process_raw(self._prepare(opening, 0), full_utt=True)
+        self._decoder.end_utt()
+        self._decoder.set_cmn(self._decoder.get_cmn(False))
+        self._decoder.activate_search(self._topic)
+        self._decoder.start_utt()
+        self._begun = True
+        self._feed(opening)
+
+    def _feed(self, samples: Samples) -> None:
+        self._decoder.process_raw(self._prepare(samples, self._fed))
+        self._fed += len(samples)
+
+    def _prepare(self, samples: Samples, position: int) -> bytes:
+        """Return samples at the level the model likes, in a little noise."""
+        noise = np.take(self._noise, range(position, position + len(samples)), mode="wrap")
+        louder = samples * self._gain + noise
+        return bytes(np.clip(louder, -32768, 32767).astype("<i2").data)
+
+
+def _gain(samples: Samples) -> float:
+    """Return the factor that brings the loud parts of speech to `LEVEL`."""
+    blocks = samples[: len(samples) // 320 * 320].reshape(-1, 320).astype(np.float32)
+    if not len(blocks):
+        return 1.0
+    loud = float(np.percentile(np.sqrt(np.mean(blocks**2, axis=1)), 90)) / 32768
+    return min(max(LEVEL / max(loud, 1e-4), 0.1), 10.0)
