@@ -22,6 +22,7 @@ class Hermes:
         self._new_id = new_id
         self._text = ""  # not given out yet
         self._in_call = False
+        self._after_call = False  # and nothing was said since
 
     def push(self, text: str) -> list[Text | ToolCall]:
         """Add the next piece, of any length; return what it completes.
@@ -38,12 +39,12 @@ class Hermes:
                 break
             if self._in_call:
                 pieces.append(self._call(before))
-                after = after.lstrip()
-            elif before := before.rstrip():
-                pieces.append(Text(before))
+                self._after_call = True
+            else:
+                pieces += self._say(before.rstrip())
             self._text, self._in_call = after, not self._in_call
         if not self._in_call and (size := len(self._text) - self._held()):
-            pieces.append(Text(self._text[:size]))
+            pieces += self._say(self._text[:size])
             self._text = self._text[size:]
         return pieces
 
@@ -56,7 +57,13 @@ class Hermes:
         text, self._text = self._text, ""
         if self._in_call:  # some models leave out the last tag
             return [self._call(text)]
-        return [Text(text)] if text.strip() else []
+        return [*self._say(text.rstrip())]
+
+    def _say(self, text: str) -> list[Text]:
+        if self._after_call:
+            text = text.lstrip()
+        self._after_call = self._after_call and not text
+        return [Text(text)] if text else []
 
     def _held(self) -> int:
         """Return how many characters at the end may belong to a call yet to come."""

@@ -461,6 +461,19 @@ async def test_closing_the_generator_stops_the_model(mind: CTranslate) -> None:
     assert (await answer(mind, Message("user", "a")))[0] == Text("Yes")
 
 
+async def test_an_answer_that_is_dropped_ends_after_the_token_it_is_at(mind: CTranslate) -> None:
+    sent: list[object] = []
+
+    def send(piece: object) -> None:
+        sent.append(piece)
+        job.dropped = True
+
+    job = _Job([Message("user", "l")], [], Params(max_tokens=200), send)
+    mind.submit(0.0, job)
+    await answer(mind, Message("user", "a"))
+    assert [piece for piece in sent if isinstance(piece, Text)] == [Text(" la")]
+
+
 async def test_closing_the_thread_ends_the_answer(mind: CTranslate) -> None:
     thread = mind.open([Message("user", "l")], [])
     seen = []
@@ -660,6 +673,24 @@ def test_every_kind_of_malformed_call_is_an_error(text: str) -> None:
     with pytest.raises(EngineError, match="malformed tool call"):
         hermes.push(text)
         hermes.finish()
+
+
+def test_white_space_around_a_call_is_not_said() -> None:
+    hermes = Hermes(lambda: "id")
+    tokens = [
+        "Well",
+        " ",
+        "\n",
+        "<tool_call>",
+        '{"name": "x"}',
+        "</tool_call>",
+        "\n",
+        " ",
+        "So",
+        " ",
+    ]
+    pieces = [piece for token in tokens for piece in hermes.push(token)] + hermes.finish()
+    assert pieces == [Text("Well"), ToolCall("id", "x", {}), Text("So")]
 
 
 def test_a_call_without_its_last_tag_counts() -> None:

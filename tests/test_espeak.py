@@ -217,6 +217,18 @@ asyncio.run(main())
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_a_word_begins_where_it_sounds_after_silence_was_cut_and_a_pause_put_before() -> None:
+    slicer = Slicer(["one", "of", "the", "—", "two"], pause=50 / RATE)
+    pcm = np.full(1000, 0.5, np.float32)
+    pcm[:100] = 0
+    (chunk,) = slicer.add(pcm, [(0, 0), (4, 400)])
+    assert chunk.words == (Word("one", 50, 350),)
+    assert (chunk.pcm.size, np.count_nonzero(chunk.pcm)) == (350, 300)
+    (chunk,) = slicer.add(pcm[:500], [(13, 1400)])
+    assert chunk.words == (Word("of", 350, 750), Word("the", 750, 1350), Word("—", 1350, 1350))
+    assert slicer.end().words == (Word("two", 1350, 1450),)
+
+
 @given(
     st.lists(st.sampled_from(["a", "ten,", "—", "10.30", "of"]), min_size=1, max_size=8),
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3000)), max_size=10),
