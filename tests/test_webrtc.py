@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tests.webrtc_client import Caller, connect
 from transport import webrtc
-from transport.codec import Encoder
+from transport.codec import Decoder, Encoder
 from transport.line import FRAME, HEARING_RATE, Line, Pcm
 from transport.webrtc import AgentTrack, OfferError, Peer, answer, checked
 
@@ -459,11 +459,22 @@ async def test_clearing_drops_what_has_not_left() -> None:
     track.put(tone(FRAME, RATE))
     track.put(tone(FRAME, RATE))
     track.clear()
+    assert [(await track.recv()).pts for _ in range(2)] == [2 * SAMPLES, 3 * SAMPLES]
     assert track.empty
-    track.put(np.zeros(SAMPLES, np.float32))
-    packet = await track.recv()
-    assert packet.pts == 2 * SAMPLES
+    track.clear()
+    assert track.empty
     assert track.dropped == 0
+
+
+async def test_silence_opens_every_pause_once() -> None:
+    track, decoder = AgentTrack(), Decoder("opus")
+    track.encoder = Encoder("opus")
+    track.put(tone(FRAME, RATE))
+    heard = [decoder.decode(bytes(await track.recv())) for _ in range(3)]
+    assert np.abs(heard[0]).max() > 0.1
+    assert np.abs(heard[2]).max() < 0.05
+    await asyncio.sleep(0.1)
+    assert track.empty
 
 
 async def test_timestamps_follow_real_time_through_a_pause() -> None:
@@ -473,6 +484,8 @@ async def test_timestamps_follow_real_time_through_a_pause() -> None:
     first = await track.recv()
     await asyncio.sleep(0.3)
     track.put(tone(FRAME, RATE))
+    silence = [(await track.recv()).pts for _ in range(2)]
+    assert silence == [first.pts + SAMPLES, first.pts + 2 * SAMPLES]
     second = await track.recv()
     assert second.pts - first.pts >= 14 * SAMPLES
 
