@@ -44,6 +44,9 @@ CONTENT = frozenset(
         *("yep", "yup", "nope", "first", "last", "earliest", "latest", "goodbye", "bye", "new"),
         *("patient", "day", "time", "name", "past", "quarter", "half", "o'clock", "repeat"),
         *("again", "free", "available", "times", "else", "other", "another", "different"),
+        *("a", "p", "m", "doctor", "nurse", "who", "what", "when", "how"),
+        *("don't", "can't", "won't"),
+        *("hi", "hello", "sure", "okay", "right", "correct", "fine", "good", "thanks", "thank"),
         *("wrong", "mean", "meant", "said", "actually", "rather", *clinic.DAYS),
     ]
 )
