@@ -391,7 +391,7 @@ async def served(data: Path, *flags: str) -> AsyncIterator[str]:
 
 
 async def test_the_server_itself_answers_a_spoken_call(page: Page, tmp_path: Path) -> None:
-    async with served(tmp_path / "data") as url:
+    async with served(tmp_path / "data", "--llm", "fake") as url:
         await page.open(url)
         await page.click("#talk")
         await phase(page, "speaking")
