@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 import pytest
+from aioice import stun
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -26,7 +27,7 @@ from tests.webrtc_client import Caller, connect
 from transport import webrtc
 from transport.codec import Decoder, Encoder
 from transport.line import FRAME, HEARING_RATE, Line, Pcm
-from transport.webrtc import AgentTrack, OfferError, Peer, answer, checked
+from transport.webrtc import AgentTrack, IceServer, OfferError, Peer, answer, checked
 
 RATE = 48_000
 SAMPLES = 960
@@ -531,6 +532,47 @@ async def test_hidden_addresses_are_left_out_of_an_offer() -> None:
     hidden = hidden.replace(" 127.0.0.1 ", " 0f2cda11-3ac5-4ff4-a62f-4ba6b3a4b9d0.local ")
     assert ".local" in hidden
     assert ".local " not in checked(hidden)
+
+
+async def test_a_caller_with_hidden_addresses_is_connected(phone: Phone) -> None:
+    async def hide(offer: str) -> str:
+        name = "0f2cda11-3ac5-4ff4-a62f-4ba6b3a4b9d0.local"
+        return await phone.answer(offer.replace(" 127.0.0.1 ", f" {name} "))
+
+    async with connect(hide, loopback=True):
+        await until(lambda: bool(phone.ear.chunks))
+
+
+class StunServer(asyncio.DatagramProtocol):
+    """Tells everybody that they come from 203.0.113.5."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        request = stun.parse_message(data)
+        response = stun.Message(
+            message_method=request.message_method,
+            message_class=stun.Class.RESPONSE,
+            transaction_id=request.transaction_id,
+        )
+        response.attributes["XOR-MAPPED-ADDRESS"] = ("203.0.113.5", addr[1])
+        self.transport.sendto(bytes(response), addr)
+
+
+async def test_a_stun_server_adds_the_address_seen_from_outside() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(StunServer, local_addr=("127.0.0.1", 0))
+    server = IceServer(url="stun:127.0.0.1:{}".format(transport.get_extra_info("sockname")[1]))
+    peer = await answer(await an_offer(), Ear, loopback=True, ice_servers=[server])
+    await peer.close()
+    transport.close()
+    assert "203.0.113.5" in peer.sdp
+
+
+def test_an_ice_server_needs_a_stun_or_turn_address() -> None:
+    with pytest.raises(ValueError, match="ICE server 'example"):
+        IceServer(url="example.org")
 
 
 def without(offer: str, *starts: str) -> str:

@@ -31,6 +31,7 @@ from aiortc import (
 )
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import MediaDescription, SessionDescription
 from av.audio.resampler import AudioResampler
@@ -121,6 +122,14 @@ class IceServer:
     url: str
     username: str | None = None
     password: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            parse_stun_turn_uri(self.url)
+        except ValueError:
+            raise ValueError(
+                f"ICE server {self.url!r}; expected for example stun:stun.example.org:3478"
+            ) from None
 
 
 async def answer(
