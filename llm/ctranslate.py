@@ -72,7 +72,7 @@ class CTranslate:
             target=self._work, args=(model,), name="ctranslate", daemon=True
         )
         self._thread.start()
-        # A thread that is in the model while the interpreter ends would crash it.
+        # A thread that is in the model when the interpreter ends aborts the process.
         atexit.register(self._exit)
 
     async def stop(self) -> None:

@@ -203,17 +203,20 @@ import asyncio
 from tts.espeak import Espeak
 
 async def phrases():
-    yield "Hello there. " * 1000
+    yield "Hello there. " * 30_000
 
 async def main():
     mouth = Espeak()
     await mouth.start()
     chunks = mouth.speak(phrases(), "", 0.0)
     await anext(chunks)
+    return chunks
 
-asyncio.run(main())
+unfinished = asyncio.new_event_loop().run_until_complete(main())
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 

@@ -7,7 +7,6 @@ and resume there.
 """
 
 import asyncio
-import atexit
 import queue
 import threading
 from bisect import bisect_right
@@ -56,14 +55,14 @@ class Espeak:
         await asyncio.to_thread(speak_lib.load)
         self._thread = threading.Thread(target=self._work, name="espeak", daemon=True)
         self._thread.start()
-        # A thread that is in the library while the interpreter ends would crash it.
-        atexit.register(self._exit)
         async for _ in self.speak(_once("ready"), "", 0.0):
             pass
 
     async def stop(self) -> None:
         """End the thread; what is being spoken ends with an `EngineError`."""
-        if thread := self._end():
+        thread, self._thread = self._thread, None
+        if thread:
+            self._jobs.put(_Job(float("-inf"), 0))
             await asyncio.to_thread(thread.join)
 
     async def speak(
@@ -106,18 +105,6 @@ class Espeak:
             finally:
                 job.dropped = True
             pause = SENTENCE_PAUSE if words[-1].rstrip("\"'”’)")[-1:] in ".!?…" else CLAUSE_PAUSE
-
-    def _end(self) -> threading.Thread | None:
-        """Tell the thread to stop and return it, if it runs."""
-        thread, self._thread = self._thread, None
-        if thread:
-            self._jobs.put(_Job(float("-inf"), 0))
-            atexit.unregister(self._exit)
-        return thread
-
-    def _exit(self) -> None:
-        if thread := self._end():
-            thread.join()
 
     def _work(self) -> None:
         """Speak one phrase after the other; the thread's main function."""
