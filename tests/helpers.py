@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 import asr.engine
 import llm.engine
@@ -19,7 +18,7 @@ from transport.line import Pcm
 from tts.fake import Fake as FakeMouth
 from voice.agent import Agent, Lines
 from voice.http_api import create_app
-from voice.serve import listen
+from voice.serve import listen, web_server
 from voice.server import Server
 from voice.settings import Settings, TurnSettings
 from voice.tools import Outcome
@@ -97,17 +96,7 @@ async def running(
         server.mind = mind or FakeMind("Good morning to you.")
     if mouth is not None or chosen["tts"] == "fake":
         server.mouth = mouth or FakeMouth(character=0.03)
-    web = uvicorn.Server(
-        uvicorn.Config(
-            create_app(server),
-            ws="websockets-sansio",
-            ws_max_size=2**24,
-            ws_per_message_deflate=False,
-            log_level="warning",
-            lifespan="off",
-            timeout_graceful_shutdown=2,
-        )
-    )
+    web = web_server(create_app(server))
     opened = listen("127.0.0.1", 0)
     serving = asyncio.create_task(web.serve(sockets=[opened]))
     try:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 import httpx
@@ -333,14 +334,8 @@ async def test_a_client_that_does_not_read_is_given_up(
     monkeypatch.setattr("transport.websocket.UNREAD", 0.5)
     story = " ".join(["word"] * 200) + "."
     async with running(tmp_path, mind=FakeMind(story), mouth=FakeMouth(word=1.0)) as live:
-        reader, writer = await asyncio.open_connection("127.0.0.1", live.port, limit=1024)
-        writer.get_extra_info("socket").setsockopt(1, 8, 4096)  # SOL_SOCKET, SO_RCVBUF
-        writer.write(
-            b"GET /v1/stream?rate=48000 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        await reader.readuntil(b"\r\n\r\n")
+        _, writer = await handshake(live.port, 48_000)
+        writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
         text = b'{"type": "text", "text": "tell me a story"}'
         mask = bytes(4)
         writer.write(bytes([0x81, 0x80 | len(text)]) + mask + text)
@@ -351,6 +346,35 @@ async def test_a_client_that_does_not_read_is_given_up(
             while live.server.sessions:
                 await asyncio.sleep(0.1)
         writer.close()
+
+
+async def test_a_client_that_vanished_is_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voice.serve.PING", 0.5)
+    async with running(tmp_path) as live:
+        reader, writer = await handshake(live.port)
+        async with asyncio.timeout(10):
+            while not live.server.sessions:
+                await asyncio.sleep(0.05)
+            while live.server.sessions:  # it reads, but answers no ping
+                await reader.read(65536)
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
+async def handshake(
+    port: int, rate: int = 16_000
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a WebSocket by hand, so that nothing answers pings."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(
+        f"GET /v1/stream?rate={rate} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
 
 
 async def test_pages_of_other_origins_cannot_call(tmp_path: Path) -> None:

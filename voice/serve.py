@@ -8,6 +8,7 @@ import signal
 import socket
 
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
 
 from voice import __version__
@@ -51,6 +52,23 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
+def web_server(app: FastAPI) -> uvicorn.Server:
+    """Return what serves `app`, with the limits above."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=LONGEST_MESSAGE,
+            ws_ping_interval=PING,
+            ws_ping_timeout=PING,
+            ws_per_message_deflate=False,
+            log_level="warning",
+            timeout_graceful_shutdown=5,
+            lifespan="off",
+        )
+    )
+
+
 async def serve(settings: Settings, console: Console) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -62,19 +80,7 @@ async def serve(settings: Settings, console: Console) -> None:
     server = Server(settings)
     with contextlib.closing(listen(settings.host, settings.port)) as opened:
         port = opened.getsockname()[1]
-        web = uvicorn.Server(
-            uvicorn.Config(
-                create_app(server),
-                ws="websockets-sansio",
-                ws_max_size=LONGEST_MESSAGE,
-                ws_ping_interval=PING,
-                ws_ping_timeout=PING,
-                ws_per_message_deflate=False,
-                log_level="warning",
-                timeout_graceful_shutdown=5,
-                lifespan="off",
-            )
-        )
+        web = web_server(create_app(server))
         loop = asyncio.get_running_loop()
         listening = asyncio.create_task(web.serve(sockets=[opened]))
         console.print(
