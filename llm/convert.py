@@ -48,17 +48,26 @@ def converted(path: Path, cache: Path | None = None, quantization: str = "int8")
         )
     target = (cache or _cache()) / "ctranslate2" / _content(path, quantization)
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
         try:
-            convert(path, made, quantization)
-            made.rename(target)
-        except OSError:
+            _make(path, target, quantization)
+        except OSError as error:
             if not target.is_dir():  # or else another process was faster
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+                raise EngineError(
+                    f"cannot convert {path} into {target.parent}: {error}; "
+                    "set SIDETONE_CACHE to a directory with room that may be written"
+                ) from error
     return target
+
+
+def _make(path: Path, target: Path, quantization: str) -> None:
+    """Convert beside `target` and rename, so that it is never there in part."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    try:
+        convert(path, made, quantization)
+        made.rename(target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def convert(source: Path, target: Path, quantization: str = "int8") -> None:

@@ -2,9 +2,8 @@
 
 CTranslate2 serves one generation of a model at a time, so one thread of this file
 takes the most urgent answer, writes it token by token, and takes the next. The
-instructions and tools of a call come first in every prompt; what the model makes
-of them is kept, which spares a front desk with 665 tokens of instructions 30 of
-40 ms in every turn.
+instructions and tools of a call come first in most prompts; what the model makes of
+them is kept, which spares 665 tokens of instructions 30 of 40 ms in every turn.
 """
 
 import asyncio

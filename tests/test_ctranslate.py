@@ -306,6 +306,27 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "ctranslate2").iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    save_random(tmp_path / "model", settings())
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match=r"cannot convert .*set SIDETONE_CACHE"):
+        converted(tmp_path / "model", tmp_path / "file")
+
+
+def test_two_processes_may_convert_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_random(tmp_path / "model", settings())
+    convert_one = convert.convert
+
+    def slow(source: Path, target: Path, quantization: str) -> None:
+        monkeypatch.setattr(convert, "convert", convert_one)
+        converted(source, tmp_path / "cache", quantization)  # the other is faster
+        convert_one(source, target, quantization)
+
+    monkeypatch.setattr(convert, "convert", slow)
+    directory = converted(tmp_path / "model", tmp_path / "cache")
+    assert list(directory.parent.iterdir()) == [directory]
+
+
 def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 

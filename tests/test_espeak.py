@@ -188,6 +188,19 @@ async def test_speaking_after_stop_is_an_error_and_start_mends_it(mouth: Espeak)
     await collect(mouth.speak(stream("Hello."), "", 0.0))
 
 
+async def test_an_error_nobody_foresaw_ends_one_speak_and_not_the_engine(
+    mouth: Espeak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(speak_lib, "synthesise", broken)
+        with pytest.raises(EngineError, match="MemoryError"):
+            await collect(mouth.speak(stream("Hello."), "", 0.0))
+    await collect(mouth.speak(stream("Hello."), "", 0.0))
+
+
 async def test_stop_ends_what_is_being_spoken(mouth: Espeak) -> None:
     async with aclosing(mouth.speak(stream(BOOKED * 500), "", 0.0)) as chunks:
         await anext(chunks)

@@ -128,11 +128,12 @@ class Espeak:
 
         try:
             speak_lib.synthesise(" ".join(job.words), job.voice, self._speed, receive)
-        except EngineError as error:
-            job.send(error)
-        else:
             job.send(slicer.end() if self._thread else EngineError("espeak was stopped"))
             job.send(None)
+        except EngineError as error:
+            job.send(error)
+        except Exception as error:  # or else every call would wait for this thread for ever
+            job.send(EngineError(f"espeak failed: {error!r}"))
 
 
 @dataclass(slots=True, order=True)
