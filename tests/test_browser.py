@@ -236,6 +236,18 @@ async def test_hanging_up_tells_the_server_and_frees_the_microphone(page: Page) 
         assert asked["echoCancellation"] and asked["noiseSuppression"] and asked["autoGainControl"]
         await asyncio.wait_for(server.calls[0].closed.wait(), 30)
         assert server.calls[0].received == [{"type": "hang_up"}]
+        assert server.hung_up == 0
+        assert page.errors == []
+
+
+async def test_leaving_the_page_hangs_up(page: Page) -> None:
+    async with desk(GREETING) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await phase(page, "listening")
+        await page.send("Page.navigate", url="about:blank")
+        await asyncio.wait_for(server.calls[0].closed.wait(), 30)
+        assert server.hung_up == 1
 
 
 async def test_a_goodbye_of_the_agent_ends_the_call(page: Page) -> None:

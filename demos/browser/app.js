@@ -89,6 +89,7 @@ function over(reason, trouble = null) {
   call = null;
   useMicrophone(null);
   sound?.agent.listen(null);
+  if (reason === "hang_up") $("voice").srcObject = null;
   showChips([]);
   enter(wasUp ? "ended" : "idle", wasUp ? ending(reason) : undefined);
   if (wasUp) {
@@ -321,7 +322,7 @@ $("type").addEventListener("submit", (event) => {
   $("text").value = "";
   say(text);
 });
-window.addEventListener("pagehide", () => call?.hangUp());
+window.addEventListener("pagehide", () => call?.leave());
 
 const wide = window.matchMedia("(min-width: 900px)");
 const unfold = () => ["timing", "about"].forEach((id) => ($(id).open = wide.matches));

@@ -6,7 +6,7 @@ import { Trouble, noPath, noWebRtc, serverTrouble, unreachable } from "./trouble
 const GATHERING = 1000; // ms; the server takes no candidates after the offer
 const ANSWER = 15000; // ms
 const CONNECTING = 15000; // ms from the answer to the open data channel
-const LAST_WORDS = 600; // ms of sound that may still be in the jitter buffer at `end`
+const LAST_WORDS = 600; // ms for the sound in the jitter buffer, and for `hang_up` to get there
 
 /**
  * One call from dialling to the end. Callbacks:
@@ -35,7 +35,9 @@ export class Call {
       await this.#dial(stream);
     } catch (error) {
       const known = error instanceof Trouble;
-      this.#end("failed", known ? error : new Trouble("The call failed.", String(error)));
+      this.#end("failed", {
+        trouble: known ? error : new Trouble("The call failed.", String(error)),
+      });
     }
   }
 
@@ -48,19 +50,19 @@ export class Call {
       if (peer.connectionState === "disconnected") this.onWeak(true);
       if (peer.connectionState === "connected") this.onWeak(false);
       if (peer.connectionState === "failed") {
-        this.#end("lost", events.readyState === "connecting" ? noPath() : null);
+        this.#end("lost", { trouble: events.readyState === "connecting" ? noPath() : null });
       }
     };
     const opened = new Promise((resolve) => events.addEventListener("open", resolve));
     events.onmessage = ({ data }) => this.#receive(data);
-    events.onclose = () => this.#end("lost");
+    events.onclose = () => this.#end("lost", { told: true });
 
     await peer.setLocalDescription();
     await gathered(peer);
     const answer = await this.#offer(peer.localDescription.sdp);
     if (this.#over) return;
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
-    this.#timer = setTimeout(() => this.#end("lost", noPath()), CONNECTING);
+    this.#timer = setTimeout(() => this.#end("lost", { trouble: noPath() }), CONNECTING);
     await opened;
     clearTimeout(this.#timer);
     for (const message of this.#waiting.splice(0)) events.send(message);
@@ -99,7 +101,7 @@ export class Call {
     const event = parsed(data);
     if (!event?.type) return;
     this.onEvent(event);
-    if (event.type === "end") this.#end(event.reason, null, LAST_WORDS);
+    if (event.type === "end") this.#end(event.reason, { told: true, linger: LAST_WORDS });
   }
 
   /** Send typed words as the caller's turn; before the call is up they wait. */
@@ -119,7 +121,13 @@ export class Call {
 
   /** End the call from this side. */
   hangUp() {
-    if (this.#events?.readyState === "open") this.#send({ type: "hang_up" });
+    const open = this.#events?.readyState === "open";
+    if (open) this.#send({ type: "hang_up" });
+    this.#end("hang_up", { told: open, linger: LAST_WORDS });
+  }
+
+  /** End the call because the page goes away: there is no time for the data channel. */
+  leave() {
     this.#end("hang_up");
   }
 
@@ -129,20 +137,19 @@ export class Call {
     else this.#waiting.push(line);
   }
 
-  #end(reason, trouble = null, linger = 0) {
+  // A server that does not know of the end yet (`told`) hears of it over HTTP.
+  #end(reason, { trouble = null, told = false, linger = 0 } = {}) {
     if (this.#over) return;
     this.#over = true;
     clearTimeout(this.#timer);
     this.#abort.abort();
-    this.#forget();
+    if (!told) this.#forget();
     setTimeout(() => this.#peer?.close(), linger);
     this.onEnd(reason, trouble);
   }
 
-  // Tell the server over HTTP too: the data channel may be what broke.
   #forget() {
     if (this.#address) ask(this.#address, { method: "DELETE", keepalive: true }).catch(() => {});
-    this.#address = null;
   }
 }
 

@@ -171,9 +171,11 @@ async def chromium(profile: Path, *flags: str) -> AsyncIterator[Page]:
             reader = asyncio.create_task(page.read())
             for domain in ("Page", "Runtime", "Log", "Network"):
                 await page.send(f"{domain}.enable")
-            yield page
-            reader.cancel()
-            await asyncio.wait([reader])
+            try:
+                yield page
+            finally:
+                reader.cancel()
+                await asyncio.wait([reader])
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its renderers too: they share its session
         await process.wait()

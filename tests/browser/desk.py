@@ -91,6 +91,7 @@ class Call:
         self._voice = Tone()
         self._channel: Any = None
         self._turn = 0
+        self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(self, offer: str) -> str:
@@ -127,7 +128,9 @@ class Call:
     def _receive(self, data: str) -> None:
         message = json.loads(data)
         self.received.append(message)
-        if message["type"] == "text":
+        if message["type"] == "hang_up":
+            self._closing = asyncio.create_task(self.close())
+        elif message["type"] == "text":
             self.tell(
                 type="captions",
                 role="user",
@@ -180,6 +183,7 @@ class Desk:
         url: Where it listens.
         calls: All calls so far.
         keys: The `Authorization` of every call so far.
+        hung_up: How often it was asked to hang up over HTTP.
         busy: Answers every call with 503 and this `Retry-After`, in seconds.
         words: Seconds that the agent's voice takes for a word.
     """
@@ -188,6 +192,7 @@ class Desk:
         self.url = ""
         self.calls: list[Call] = []
         self.keys: list[str | None] = []
+        self.hung_up = 0
         self.busy = 0
         self.words = 0.02
         self._script = script
@@ -214,6 +219,7 @@ class Desk:
         return Response(answer, 201, location, media_type="application/sdp")
 
     async def _hang_up(self, request: Request) -> Response:
+        self.hung_up += 1
         await self.calls[request.path_params["id"]].close()
         return Response(status_code=204)
 
