@@ -78,15 +78,6 @@ def test_audio_goes_on_after_a_loss(codec: str) -> None:
     assert np.sqrt(np.mean(heard[-HEARD:] ** 2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.2)
 
 
-@pytest.mark.parametrize("codec", NAMES)
-def test_nothing_of_the_sound_before_is_left_after_a_restart(codec: str) -> None:
-    encoder, decoder = Encoder(codec), Decoder(codec)
-    encoder.encode(tone(0.02))
-    encoder.restart()
-    heard = decoder.decode(encoder.encode(np.zeros(FRAME, np.float32)))
-    assert np.abs(heard).max() < 0.01
-
-
 @pytest.mark.parametrize(
     ("payload", "samples"),
     [

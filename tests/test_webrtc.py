@@ -82,6 +82,20 @@ class Phone:
 
 
 @pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[RTCPeerConnection]:
+    """The server's peer connections, as they are made."""
+    made: list[RTCPeerConnection] = []
+
+    class Noted(RTCPeerConnection):
+        def __init__(self, configuration: RTCConfiguration) -> None:
+            super().__init__(configuration)
+            made.append(self)
+
+    monkeypatch.setattr(webrtc, "RTCPeerConnection", Noted)
+    return made
+
+
+@pytest.fixture
 async def phone() -> AsyncIterator[Phone]:
     """A phone; afterwards nothing of its calls may be left."""
     before = asyncio.all_tasks()
@@ -290,6 +304,13 @@ async def test_the_call_is_lost_once_when_the_caller_hangs_up(phone: Phone) -> N
     assert phone.ear.reasons == ["the caller hung up"]
 
 
+async def test_closing_the_data_channel_hangs_up(phone: Phone) -> None:
+    async with call(phone) as caller:
+        caller.hang_up()
+        await phone.peer.wait_closed()
+        assert phone.ear.reasons == ["the caller hung up"]
+
+
 async def test_a_caller_who_vanishes_is_lost_and_freed(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +351,7 @@ async def test_hanging_up_lets_what_was_sent_arrive(phone: Phone) -> None:
         await until(lambda: bool(phone.ear.chunks))
         for _ in range(3):
             phone.ear.line.play(tone(FRAME, RATE))
-        phone.ear.line.tell({"type": "ended"})
+        phone.ear.line.tell({"type": "ended", "why": "x" * 250_000})
         phone.ear.line.close()
         assert await caller.event("ended")
         await caller.until(lambda: caller.over)
@@ -662,7 +683,9 @@ def test_whatever_an_offer_says_it_is_taken_or_refused(
         assert checked("\r\n".join(lines))
 
 
-async def test_a_cancelled_answer_leaves_nothing_behind() -> None:
+async def test_a_cancelled_answer_leaves_nothing_behind(
+    connections: list[RTCPeerConnection],
+) -> None:
     offer = await an_offer()
     before = asyncio.all_tasks()
     for moment in (0.0, 0.001, 0.005, 0.02):
@@ -672,12 +695,17 @@ async def test_a_cancelled_answer_leaves_nothing_behind() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await (await answering).close()
     await nothing_left(before)
+    assert connections
+    assert {connection.connectionState for connection in connections} == {"closed"}
 
 
-async def test_a_machine_without_an_address_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_without_an_address_says_so(
+    monkeypatch: pytest.MonkeyPatch, connections: list[RTCPeerConnection]
+) -> None:
     offer = await an_offer()
     before = asyncio.all_tasks()
     monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [])
     with pytest.raises(RuntimeError, match="serve on 127"):
         await answer(offer, Ear)
     await nothing_left(before)
+    assert [connection.connectionState for connection in connections] == ["closed"]

@@ -187,8 +187,12 @@ class Caller:
         self.chunks.append((asyncio.get_running_loop().time(), pcm))
         self._changed()
 
+    def hang_up(self) -> None:
+        """Close the data channel: the server ends the call."""
+        self._channel.close()
+
     async def close(self) -> None:
-        """Hang up."""
+        """Drop the connection."""
         await self.connection.close()
         await asyncio.gather(*self._tasks)
 

@@ -144,25 +144,18 @@ class Encoder:
 
     def __init__(self, codec: str) -> None:
         """Encode to `codec`, a name in `CLOCKS`."""
-        self._name = codec
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the sound before, its last 6.5 ms of Opus included; call it after a pause."""
-        self._codec = _context(self._name, "w")
-        self._codec.time_base = Fraction(1, CLOCKS[self._name])
+        rate = CLOCKS[codec]
+        self._codec = _context(codec, "w")
+        self._codec.time_base = Fraction(1, rate)
         self._resampler: AudioResampler | None = None
-        if self._name == "opus":
+        if codec == "opus":
             self._codec.format = "flt"
             self._codec.bit_rate = OPUS_BIT_RATE
             self._codec.options = OPUS_SPEECH
         else:
             self._codec.format = "s16"
             self._resampler = AudioResampler(
-                format="s16",
-                layout="mono",
-                rate=CLOCKS[self._name],
-                frame_size=round(CLOCKS[self._name] * FRAME),
+                format="s16", layout="mono", rate=rate, frame_size=round(rate * FRAME)
             )
             self._resampler.resample(_frame(np.zeros(PRIMING, np.float32)))
 

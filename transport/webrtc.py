@@ -262,7 +262,6 @@ class AgentTrack(MediaStreamTrack):
         self._event_loop = asyncio.get_running_loop()
         self._origin = self._put_at = self._event_loop.time()
         self._next = 0  # number of the next frame, in frames since the origin
-        self._sent = -1
         self._pause: asyncio.TimerHandle | None = None  # looks for one while frames come
 
     def put(self, frame: Pcm) -> None:
@@ -318,9 +317,6 @@ class AgentTrack(MediaStreamTrack):
             await self._ready.wait()
         number, frame = self._frames.popleft()
         assert self.encoder is not None
-        if number != self._sent + 1:
-            self.encoder.restart()
-        self._sent = number
         packet = av.Packet(self.encoder.encode(frame))
         packet.pts = number * SAMPLES
         packet.time_base = Fraction(1, SPEAKING_RATE)
