@@ -303,9 +303,11 @@ function part(title, { name, about, better } = {}) {
   const body = element("dd", {}, element("b", {}, name));
   if (about) body.append(element("p", {}, about));
   if (better) {
+    const [command, remark = ""] = better.split(/ {2,}/); // so that the command alone is copied
     body.append(
       element("p", { class: "better" }, `Better ${title.toLowerCase()}, with one command:`),
-      element("code", { tabindex: 0 }, better),
+      element("code", { tabindex: 0 }, command),
+      element("p", {}, remark),
     );
   }
   return [element("dt", {}, title), body];
