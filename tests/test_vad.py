@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from speech import RATE, Pcm, mix, noise, say, silence
 
 from asr.vad import (
     SILENT_DB,
@@ -22,6 +21,8 @@ from asr.vad import (
     VadSettings,
     shipped_model,
 )
+
+from speech import RATE, Pcm, mix, noise, say, silence
 
 
 @cache
