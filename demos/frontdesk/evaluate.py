@@ -3,7 +3,8 @@
     python -m demos.frontdesk.evaluate
 
 prints one JSON line per measurement. The model runs as it ships (CTranslate2, 8 bits), the
-recogniser and the book are the real ones, the callers are synthetic voices on a telephone line.
+recogniser and the book are the real ones, the callers are synthetic voices on noisy lines, half
+of them telephones.
 """
 
 import argparse

@@ -94,8 +94,10 @@ def clean(moment: Moment, rng: random.Random) -> Example:
     return Example(moment, said.text, answer(language.meaning(said, moment), moment))
 
 
-def rough(moment: Moment, rng: random.Random, function_words: Sequence[str]) -> Example:
-    """Draw an example with words lost, doubled and put in that carry no meaning."""
+def rough(
+    moment: Moment, rng: random.Random, function_words: Sequence[str], foreign: Sequence[str]
+) -> Example:
+    """Draw an example with words lost, replaced and put in that carry no meaning."""
     said = language.draw(moment.ask, rng)
     kept: list[str] = []
     fixed = said.family in ("yes", "no", "bye", "thanks", "hello", "who", "unclear", "never_mind")
@@ -105,7 +107,7 @@ def rough(moment: Moment, rng: random.Random, function_words: Sequence[str]) -> 
         if light and roll < 0.12:
             continue
         if light and roll < 0.22:
-            kept.append(rng.choice(function_words))
+            kept.append(rng.choice(foreign if rng.random() < 0.3 else function_words))
         else:
             kept.append(word)
         if roll > 0.97:
@@ -206,7 +208,7 @@ def stream(seed: int) -> Iterator[Example]:
         elif roll < 0.65:
             yield clean(moment, rng)
         elif roll < 0.87:
-            yield rough(moment, rng, light)
+            yield rough(moment, rng, light, foreign)
         elif roll < 0.90:
             yield nonsense(moment, rng, light)
         else:

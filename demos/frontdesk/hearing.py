@@ -3,7 +3,7 @@
     python -m demos.frontdesk.hearing --count 6000
 
 writes `transcripts.jsonl.gz`, from which the model learns what it will really be told. The voices
-are espeak's, through a telephone's band and noise: no recording of a person is used.
+are espeak's, on noisy lines, half of them telephones: no recording of a person is used.
 """
 
 import argparse
@@ -53,21 +53,33 @@ def say(text: str, voice: str, speed: int = 160, pitch: int = 50) -> Pcm:
 
 
 def over_the_line(pcm: Pcm, rng: random.Random) -> Pcm:
-    """Return speech as a telephone brings it: 300 to 3400 Hz, 10 to 25 dB above noise."""
+    """Return speech as it arrives: half of the callers telephone (300 to 3400 Hz), half use a
+    browser; noise is 10 to 25 dB below the speech, in a browser 15 to 30 dB.
+    """
     quiet = np.zeros(int(0.25 * RATE), np.float32)
     pcm = np.concatenate((quiet, pcm, quiet))
-    spectrum, hertz = np.fft.rfft(pcm), np.fft.rfftfreq(len(pcm), 1 / RATE)
-    spectrum[(hertz < 300) | (hertz > 3400)] = 0
-    pcm = np.fft.irfft(spectrum, len(pcm)).astype(np.float32)
-    pcm *= np.float32(rng.uniform(0.2, 0.7)) / max(1e-3, float(np.abs(pcm).max()))
+    telephone = rng.random() < 0.5
+    if telephone:
+        pcm = narrow(pcm)
+    pcm = pcm * np.float32(rng.uniform(0.2, 0.7)) / max(1e-3, float(np.abs(pcm).max()))
     loud = pcm[np.abs(pcm) > 0.01]
     level = float(np.sqrt(np.mean(np.square(loud)))) if loud.size else 0.01
-    hiss = np.random.default_rng(rng.getrandbits(32)).standard_normal(len(pcm))
-    return np.asarray(pcm + hiss * level / 10 ** (rng.uniform(10, 25) / 20), np.float32)
+    hiss = np.random.default_rng(rng.getrandbits(32)).standard_normal(len(pcm)).astype(np.float32)
+    if telephone:
+        hiss = narrow(hiss)
+    snr_db = rng.uniform(10, 25) if telephone else rng.uniform(15, 30)
+    return np.asarray(pcm + hiss * level / 10 ** (snr_db / 20), np.float32)
+
+
+def narrow(pcm: Pcm) -> Pcm:
+    """Keep the band of a telephone."""
+    spectrum, hertz = np.fft.rfft(pcm), np.fft.rfftfreq(len(pcm), 1 / RATE)
+    spectrum[(hertz < 300) | (hertz > 3400)] = 0
+    return np.asarray(np.fft.irfft(spectrum, len(pcm)), np.float32)
 
 
 def called(text: str, voices: Sequence[str], rng: random.Random) -> Pcm:
-    """Speak `text` as some caller with one of `voices` might, over a telephone."""
+    """Speak `text` as some caller with one of `voices` might."""
     pcm = say(text, rng.choice(voices), rng.randint(130, 185), rng.randint(30, 70))
     return over_the_line(pcm, rng)
 
