@@ -90,8 +90,8 @@ STALLED = 0.02
 CATCH_UP = 0.05
 """Seconds to read what came meanwhile, before silence is concluded from it."""
 
-FLUSH_TIMEOUT = 1.0
-"""Seconds that hanging up may wait for what was sent last."""
+FLUSH_TIMEOUT = 2.0
+"""Seconds that hanging up may wait until the caller has what was sent last."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that aiortc may take to close; it never did."""
@@ -364,11 +364,15 @@ class WebRtcLine:
         while self._unsent:
             channel.send(self._unsent.popleft())
 
+    def finish(self) -> None:
+        """Close the data channel once the caller has everything that was told."""
+        if self._channel is not None:
+            self._channel.close()
+
     @property
-    def flushed(self) -> bool:
+    def finished(self) -> bool:
         """Whether everything has left."""
-        channel = self._channel
-        told = channel is None or channel.readyState != "open" or not channel.bufferedAmount
+        told = self._channel is None or self._channel.readyState == "closed"
         return told and self.track.empty
 
 
@@ -474,6 +478,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._catching_up = False
+        self._goodbye = "the caller hung up"
         self._heard_at = 0.0
         self._connect_by = self._loop.time() + CONNECT_TIMEOUT
         self._closing: asyncio.Task[None] | None = None
@@ -548,7 +553,7 @@ class Peer:
             case "failed":
                 self._end("the connection failed")
             case "closed":
-                self._end("the caller hung up")
+                self._end(self._goodbye)
 
     def _begin(self) -> None:
         self._heard_at = self._loop.time()
@@ -557,7 +562,7 @@ class Peer:
     def _channel_opened(self, channel: RTCDataChannel) -> None:
         if channel.label == LABEL:
             channel.on("message", lambda message: self._guard(self._receive, message))
-            channel.on("close", lambda: self._end("the caller hung up"))
+            channel.on("close", lambda: self._end(self._goodbye))
             self._guard(self.line.opened, channel)
 
     def _receive(self, message: bytes | str) -> None:
@@ -638,14 +643,18 @@ class Peer:
             self._end("the call failed")
 
     def _hang_up(self) -> None:
-        self._start(self._flush_and_end())
+        if self._closing is None:
+            self._goodbye = "the agent hung up"
+            self._start(self._flush_and_end())
 
     async def _flush_and_end(self) -> None:
+        await asyncio.sleep(FRAME)  # the last frames leave
+        self.line.finish()
         for _ in range(round(FLUSH_TIMEOUT / FRAME)):
-            await asyncio.sleep(FRAME)
-            if self.line.flushed:
+            if self.line.finished:
                 break
-        self._end("the agent hung up")
+            await asyncio.sleep(FRAME)
+        self._end(self._goodbye)
 
     def _start(self, work: Any) -> None:
         task = self._loop.create_task(work)
