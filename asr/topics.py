@@ -14,6 +14,16 @@ OUTSIDE = 0.05
 """Share of what a caller says that is expected to be background."""
 
 
+TIGHT = 0.1
+"""Factor on the room that Witten-Bell smoothing leaves for what was never seen."""
+
+NOBODY = 1e-6
+"""A chance that stands for none."""
+
+PRONUNCIATIONS = {"o'clock": ("OW K L AA K",)}
+"""How people also say words, besides what the dictionary knows (CMU phones)."""
+
+
 def sentences(file: Path) -> Counter[Sentence]:
     """Return the sentences of a topic file as words, and how often each stands there."""
     lines = file.read_text().lower().splitlines()
@@ -31,6 +41,9 @@ def spoken_words(speech: Path, dictionary: Path, into: Path) -> tuple[set[str], 
             if word in wanted:
                 ours.write(line)
                 known.add(word)
+        for word in known & PRONUNCIATIONS.keys():
+            for number, phones in enumerate(PRONUNCIATIONS[word]):
+                ours.write(f"{word}({number + 9}) {phones}\n")
     return known, wanted - known
 
 
@@ -67,9 +80,10 @@ def arpa(weights: Mapping[Sentence, float]) -> str:
     """
     counts = _counts(weights)
     chances: list[dict[Sentence, float]] = [{}, {}, {}]
+    del counts[0][("<s>",)]  # a sentence's beginning never follows anything
     total = sum(counts[0].values())
     chances[0] = {gram: count / total for gram, count in counts[0].items()}
-    chances[0][("<s>",)] = 1e-10  # it never follows anything
+    chances[0][("<s>",)] = NOBODY
     leftover: list[dict[Sentence, float]] = [{}, {}]
     for order in (1, 2):
         followers: dict[Sentence, list[Sentence]] = defaultdict(list)
@@ -77,13 +91,14 @@ def arpa(weights: Mapping[Sentence, float]) -> str:
             followers[gram[:-1]].append(gram)
         for context, grams in followers.items():
             seen = sum(counts[order][gram] for gram in grams)
-            kinds = sum(min(counts[order][gram], 1.0) for gram in grams)
-            shorter = 0.0
+            others = 1 - sum(chances[order - 1][gram[1:]] for gram in grams)
+            kinds = TIGHT * sum(min(counts[order][gram], 1.0) for gram in grams)
+            if others < NOBODY:  # every word there is has been seen here
+                kinds = 0.0
             for gram in grams:
                 chances[order][gram] = counts[order][gram] / (seen + kinds)
-                shorter += chances[order - 1][gram[1:]]
             room = kinds / (seen + kinds)
-            leftover[order - 1][context] = room / max(1 - shorter, 1e-3)
+            leftover[order - 1][context] = max(room / max(others, NOBODY), NOBODY)
     lines = ["\\data\\", *(f"ngram {n}={len(table)}" for n, table in enumerate(chances, 1))]
     for order, table in enumerate(chances):
         lines += ["", f"\\{order + 1}-grams:"]
