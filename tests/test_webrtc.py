@@ -571,6 +571,59 @@ async def test_a_caller_with_hidden_addresses_is_connected(phone: Phone) -> None
         await until(lambda: bool(phone.ear.chunks))
 
 
+FIREFOX = """v=0
+o=mozilla...THIS_IS_SDPARTA-99.0 5108722937142349812 0 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=sendrecv
+a=fingerprint:sha-256 {fingerprint}
+a=group:BUNDLE 0 1
+a=ice-options:trickle
+a=msid-semantic:WMS *
+m=audio 9 UDP/TLS/RTP/SAVPF 109 9 0 8 101
+c=IN IP4 0.0.0.0
+a=candidate:0 1 UDP 2122252543 8f4e2f0c-43b1-4a6e-8ed7-6a1b0f1a7f0e.local 55111 typ host
+a=candidate:1 1 TCP 2105524479 8f4e2f0c-43b1-4a6e-8ed7-6a1b0f1a7f0e.local 9 typ host tcptype active
+a=sendrecv
+a=end-of-candidates
+a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
+a=extmap:2/recvonly urn:ietf:params:rtp-hdrext:csrc-audio-level
+a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid
+a=fmtp:109 maxplaybackrate=48000;stereo=1;useinbandfec=1
+a=fmtp:101 0-15
+a=ice-pwd:4b1bb5fc6c6a4d3e8e0a6d2f7c5c9c11
+a=ice-ufrag:6f1c2d3e
+a=mid:0
+a=msid:{{0a1b}} {{2c3d}}
+a=rtcp-mux
+a=rtpmap:109 opus/48000/2
+a=rtpmap:9 G722/8000/1
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=rtpmap:101 telephone-event/8000/1
+a=setup:actpass
+a=ssrc:3041265213 cname:{{4e5f}}
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=sendrecv
+a=ice-pwd:4b1bb5fc6c6a4d3e8e0a6d2f7c5c9c11
+a=ice-ufrag:6f1c2d3e
+a=mid:1
+a=setup:actpass
+a=sctp-port:5000
+a=max-message-size:1073741823
+""".format(fingerprint=":".join(["AB"] * 32))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+async def test_an_offer_in_the_shape_that_firefox_gives_is_answered(
+    phone: Phone, newline: str
+) -> None:
+    sdp = await phone.answer(FIREFOX.replace("\n", newline))
+    assert "a=rtpmap:109 opus/48000/2" in sdp
+    assert "m=application" in sdp
+
+
 class StunServer(asyncio.DatagramProtocol):
     """Tells everybody that they come from 203.0.113.5."""
 

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -470,7 +470,7 @@ class Peer:
 
     def __init__(self, attach: Callable[[Line], Call], connection: RTCPeerConnection) -> None:
         self.sdp = ""
-        self.line = WebRtcLine(self._hang_up, lambda: self._end("the caller does not read"))
+        self.line = WebRtcLine(self._hang_up, self._unread)
         self.inlet: Inlet | None = None
         self._attach = attach
         self._connection = connection
@@ -647,6 +647,10 @@ class Peer:
             self._goodbye = "the agent hung up"
             self._start(self._flush_and_end())
 
+    def _unread(self) -> None:
+        # not at once: the conversation is in the middle of telling something
+        self._loop.call_soon(self._end, "the caller does not read")
+
     async def _flush_and_end(self) -> None:
         await asyncio.sleep(FRAME)  # the last frames leave
         self.line.finish()
@@ -656,7 +660,7 @@ class Peer:
             await asyncio.sleep(FRAME)
         self._end(self._goodbye)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
