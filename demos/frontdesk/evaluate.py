@@ -27,7 +27,7 @@ from asr.engine import RATE
 from asr.engine import Engine as Ears
 from llm.ctranslate import CTranslate
 from llm.engine import Engine as Mind
-from llm.engine import Item, Message, Params, Text, ToolCall, ToolResult
+from llm.engine import EngineError, Item, Message, Params, Text, ToolCall, ToolResult
 
 from . import clinic, elsewhere, examples, hearing, language
 from .call import SPECS, DeskCall
@@ -53,7 +53,7 @@ NOTES = False
 
 @dataclass(slots=True)
 class Answered:
-    """What the model did: one call, or words."""
+    """What the model did: one call, or words. A call that makes no sense is "malformed"."""
 
     tool: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +69,9 @@ async def ask(mind: Mind, items: Sequence[Item]) -> Answered:
                 return Answered(piece.name, piece.arguments)
             if isinstance(piece, Text):
                 text += piece.text
+    except EngineError as error:
+        note(error)
+        return Answered("malformed")
     finally:
         thread.close()
     if CLAIM.search(text):

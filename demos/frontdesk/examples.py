@@ -55,9 +55,6 @@ CONTENT = frozenset(
 ORDER = ("name", "day", "time", "part", "answer", "reason")
 """In which a tool call gives its arguments."""
 
-LEARNT = 0.3
-"""Confidence of transcripts worth learning from; what is below 0.5 is not acted on in a call."""
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -154,6 +151,20 @@ def elsewhere(moment: Moment, rng: random.Random, words: Sequence[str]) -> Examp
         "{w} (to|from|in) {w} (and|is|was) {w} {w} {w}",
         "turn {w} at the next {w}",
         "(yes|no|okay|hello|well) the {w} (is|was|and) {w} {w}",
+        "the {w} [{w}] (is|was|will be|are) (closed|open|free|late|full|booked) [for {w}|today]",
+        "(they|people|we) (say|said|know) the {w} (is|was|will be) (closed|open|{w})",
+        "(can|could) you (recommend|read|lend me|find) (a|the) (good|new|{w}) (book|{w})",
+        "(let|put|leave) the {w} (out|in|on the {w}|there) [please]",
+        "(i'd like|i want) to (book|reserve|order|cancel) (a|two|three|four) {w} [for (two|four|six)]",
+        "(book|cancel|move|change|reserve) (two|the|three|my) {w} [to|in|for] [the] [other|next] {w}",
+        "(he|she|they|we) {w} (his|her|the|a) {w} (on (monday|friday|tuesday)|yesterday|last week)",
+        "(he|she|they) (moved|cancelled|changed|booked) (the|a|his|her) {w} [to {w}]",
+        "the (first|last|next|other) {w} (was|is|of) [the] {w}",
+        "(every|last|next) (monday|friday|sunday|morning) (he|she|they|the {w}) {w} [{w}]",
+        "(what|which) time (does|is|will) the {w} (start|{w}|leave|arrive)",
+        "(ten|five|two|three|nine) {w} (and|of|in) {w} [{w}]",
+        "(time|day|name|hour) of (the|a) {w} [{w}]",
+        "what's the name of (that|the|this) {w}",
     )
     text = language.expand(rng.choice(patterns), rng)
     while "{w}" in text:
@@ -196,7 +207,7 @@ def stream(seed: int) -> Iterator[Example]:
     light, foreign = function_words(), dictionary()
     by_topic: dict[str, list[Heard]] = {topic: [] for topic in language.TOPICS}
     for one in read() if TRANSCRIPTS.is_file() else []:
-        if one.transcript and one.confidence >= LEARNT:
+        if one.transcript:
             by_topic[one.ask].append(one)
     while True:
         moment = some_moment(rng)

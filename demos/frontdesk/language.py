@@ -319,8 +319,10 @@ def time_typed(time: str, rng: random.Random) -> str:
 
 def _some_time(rng: random.Random) -> str:
     roll = rng.random()
-    if roll < 0.86:
+    if roll < 0.82:
         return rng.choice(clinic.SLOTS)
+    if roll < 0.84:
+        return "12:00"
     if roll < 0.95:
         return f"{rng.choice((9, 10, 11, 12, 13, 14, 15, 16)):02}:{rng.choice((15, 45, 0)):02}"
     return rng.choice(

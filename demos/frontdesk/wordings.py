@@ -30,6 +30,8 @@ def _answers(slot: str) -> tuple[str, ...]:
         f"(how does|would) {slot} (sound|work|be okay|be all right)",
         f"{slot} if (you have that|you can|it's free|that works|that's okay)",
         f"could you do {slot}",
+        f"(does|could|might) {slot} suit (you|me)",
+        f"{slot} (will|could|might|does) suit me [well|best]",
         f"(i guess|i suppose|probably|i believe) {slot}",
         f"{slot} (seems good|looks good|seems fine|is good for me)",
         f"the best (for me|) (is|would be) {slot}",
@@ -57,6 +59,9 @@ def _corrections(slot: str, wrong: str) -> tuple[str, ...]:
         f"no you got that wrong (it's|i said|i want) {slot}",
         f"(it should be|it has to be|that was) {slot}",
         f"{wrong} no i (mean|meant|want) {slot}",
+        f"(it's |i said |i meant |no |sorry )not {wrong} but {slot}",
+        f"{wrong} or (actually|maybe rather|no|better yet|let's say) {slot}",
+        f"i'm not {wrong} [i'm|but] {slot}" if "name" in slot else f"instead of {wrong} {slot}",
     )
 
 
@@ -135,6 +140,7 @@ FAMILIES: Mapping[str, Wordings] = {
             "i'd love to (book|come in|see the doctor) [{when}]",
             "please book {when}",
             "book me an appointment {when}",
+            "(hello|good morning|hi) {name} here (i'd like|i need|could i have) an appointment [{when}]",
         ),
         held_out=(
             "i would like to arrange an appointment [{when}]",
@@ -252,6 +258,7 @@ FAMILIES: Mapping[str, Wordings] = {
             "let me cancel (it|my appointment)",
             "i called to cancel my appointment [{not_day_on}]",
             "i won't need (my|the) appointment {not_day_on} any more",
+            "(hello|good morning|hi) {name} here (please cancel|i need to cancel) my appointment",
         ),
         held_out=(
             "i must cancel my appointment [{not_day_on}]",
@@ -329,6 +336,9 @@ FAMILIES: Mapping[str, Wordings] = {
             "do you have other times",
             "(those|they) are not good for me",
             "nothing else",
+            "none (suit|suits|work|works) [for me]",
+            "(none|neither|not one) of (them|those|these) (suit|work|works|is possible|is good) [for me]",
+            "no those (don't|won't) (suit|work)",
         ),
         held_out=(
             "are there any other times",
@@ -364,6 +374,9 @@ FAMILIES: Mapping[str, Wordings] = {
             "do you (open|close) [early|late] {on_day}",
             "(i'd like to know|could i ask) when you (open|close) [{on_day}]",
             "how late (do you close|is the clinic open) [{on_day}]",
+            "(what|which) time does the clinic (open|close) [{on_day}]",
+            "when will you be open [{on_day}]",
+            "is the clinic open [{on_day}]",
         ),
         held_out=(
             "tell me your opening hours [{on_day}]",
@@ -702,6 +715,12 @@ FAMILIES: Mapping[str, Wordings] = {
             "i said my name is {name}",
             "that's {name}",
             "you have me as {name}",
+            "the patient (would be|was|has to be) {name}",
+            "(patient|for the patient|it's for the patient) {name}",
+            "the name of the patient is {name}",
+            "the patient's {name}",
+            "(the appointment|it) is under {name}",
+            "the appointment's for {name}",
         ),
         held_out=(
             "that would be {name}",
