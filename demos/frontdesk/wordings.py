@@ -720,7 +720,6 @@ FAMILIES: Mapping[str, Wordings] = {
             "the name of the patient is {name}",
             "the patient's {name}",
             "(the appointment|it) is under {name}",
-            "the appointment's for {name}",
         ),
         held_out=(
             "that would be {name}",
