@@ -218,6 +218,22 @@ async def test_a_choice_is_sent_as_text(page: Page) -> None:
         assert await words(page, "#chips button") == []
 
 
+async def test_the_talk_is_followed_unless_the_reader_has_scrolled_back(page: Page) -> None:
+    burst = [agent(f"Line {turn}. " * 12, turn=turn) for turn in range(30)]
+    async with desk(burst, [*burst[-1:], agent("The last.", turn=99), BOOKING[-1]]) as server:
+        server.words = 0.0
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelectorAll('.said.agent.final').length == 30")
+        end = "scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight"
+        box = "(scroll => {})(document.querySelector('#scroll'))"
+        await page.until(box.replace("{}", f"{end} < 2"))
+        await page.run(box.replace("{}", "{ scroll.scrollTop = 40; }"))
+        await write(page, "Hello")
+        await page.until("document.querySelectorAll('#chips button').length == 2")
+        assert await page.run(box.replace("{}", "scroll.scrollTop")) == 40
+
+
 async def test_hanging_up_tells_the_server_and_frees_the_microphone(page: Page) -> None:
     async with desk(GREETING) as server:
         await page.open(server.url)

@@ -12,9 +12,13 @@ export class Conversation {
   constructor(list, scroll, said) {
     this.#list = list;
     this.#said = said;
-    // Follow the talk, except while the reader has scrolled back.
+    // Follow the talk, except while the reader has scrolled back. More may have been said by the
+    // time a scroll event comes, so that being far from the end alone does not mean that.
+    let before = 0;
     scroll.addEventListener("scroll", () => {
-      this.#following = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+      const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+      this.#following = atEnd || (this.#following && scroll.scrollTop >= before);
+      before = scroll.scrollTop;
     });
     const changes = new ResizeObserver(() => {
       if (this.#following && !this.empty) scroll.scrollTop = scroll.scrollHeight;
