@@ -64,10 +64,13 @@ class Listening:
         expects: Topic that the agent has just asked about ("time", "name",
             "yes_no" …), "" for anything. Topics are the agent's own; an engine
             that does not know one listens for anything.
+        call: Which call this is, "" for none: an engine may get used to a
+            caller's voice and line.
     """
 
     language: str = "en"
     expects: str = ""
+    call: str = ""
 
 
 class Stream(Protocol):

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ START_WITHIN = 30.0
 
 RESTART_AFTER = (0.1, 5.0)
 """Seconds before a dead worker's first restart, and at most before any later one."""
+
+CALLS = 1000
+"""Calls whose voice and line are remembered; the longest unheard is forgotten."""
 
 UNSENT = 4 << 20
 """Bytes that may wait in front of a worker (2 min of one caller's audio)."""
@@ -61,7 +64,8 @@ class Sphinx:
             else "pocketsphinx with its general model: gets about every second word of anybody"
         )
         self._workers = [_Worker(speech, decoders) for _ in range(processes)]
-        self.numbers = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._lines: dict[str, list[float]] = {}
 
     async def start(self) -> None:
         """Start the workers; on return every decoder is loaded and warm.
@@ -83,7 +87,18 @@ class Sphinx:
     def open(self, listening: Listening) -> "SphinxStream":
         """Begin one utterance; never blocks."""
         worker = min(self._workers, key=lambda worker: (not worker.alive, len(worker.streams)))
-        return SphinxStream(worker, next(self.numbers), listening.expects)
+        line = self._lines.get(listening.call)
+        stream = SphinxStream(worker, next(self._numbers), listening.expects, line)
+        if listening.call:
+            stream.learned = lambda line: self._remember(listening.call, line)
+        return stream
+
+    def _remember(self, call: str, line: list[float]) -> None:
+        """Keep what an utterance taught about the voice and line of its call."""
+        self._lines.pop(call, None)
+        self._lines[call] = line
+        if len(self._lines) > CALLS:
+            del self._lines[next(iter(self._lines))]
 
     async def stop(self) -> None:
         """End the workers."""
@@ -93,15 +108,18 @@ class Sphinx:
 class SphinxStream:
     """One utterance, decoded in a worker while it is spoken."""
 
-    def __init__(self, worker: "_Worker", number: int, topic: str) -> None:
+    def __init__(
+        self, worker: "_Worker", number: int, topic: str, line: list[float] | None
+    ) -> None:
         self.number = number
+        self.learned: Callable[[list[float]], None] = lambda line: None
         self._worker = worker
         self._latest = Hypothesis()
         self._changed = asyncio.Event()
         self._over = False
         self._failure: str | None = None
         self._final: asyncio.Future[Hypothesis] | None = None
-        worker.open(self, topic)
+        worker.open(self, topic, line)
 
     def push(self, pcm: Pcm) -> None:
         """Add samples at 16 kHz; they leave for the worker at once."""
@@ -194,10 +212,10 @@ class _Worker:
             self._life = None
         await self._bury("the recogniser was stopped")
 
-    def open(self, stream: SphinxStream, topic: str) -> None:
+    def open(self, stream: SphinxStream, topic: str, line: list[float] | None) -> None:
         """Begin an utterance."""
         self.streams[stream.number] = stream
-        self.send(stream, pack_json(Kind.OPEN, stream.number, topic))
+        self.send(stream, pack_json(Kind.OPEN, stream.number, [topic, line]))
 
     def send(self, stream: SphinxStream, message: bytes) -> None:
         """Send a message of `stream`, or fail it; never blocks."""
@@ -227,7 +245,7 @@ class _Worker:
         try:
             async with asyncio.timeout(START_WITHIN):
                 data = await reader.read(1 << 16)
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             data = b""
         for kind, _, payload in Messages().feed(data):
             if kind is Kind.READY:
@@ -246,9 +264,10 @@ class _Worker:
         """Pass on what the process says; start it again when it has died."""
         while True:
             messages = Messages()
-            while data := await reader.read(1 << 16):
-                for kind, number, payload in messages.feed(data):
-                    self._dispatch(kind, number, payload)
+            with contextlib.suppress(ConnectionError):  # died with audio unread
+                while data := await reader.read(1 << 16):
+                    for kind, number, payload in messages.feed(data):
+                        self._dispatch(kind, number, payload)
             await self._bury("the recogniser died during this utterance")
             log.error("a worker of pocketsphinx died; starting another")
             reader = await self._again()
@@ -268,10 +287,16 @@ class _Worker:
         stream = self.streams.get(number)
         if stream is None:
             return  # closed while its words were on the way
-        if kind is Kind.FAILED:
-            stream.fail(json.loads(payload))
-        else:
-            stream.hear(from_json(payload), final=kind is Kind.FINAL)
+        value = json.loads(payload)
+        match kind:
+            case Kind.FAILED:
+                stream.fail(value)
+            case Kind.PARTIAL:
+                stream.hear(from_json(value), final=False)
+            case Kind.FINAL:
+                hypothesis, line = value
+                stream.learned(line)
+                stream.hear(from_json(hypothesis), final=True)
 
     async def _bury(self, reason: str) -> None:
         """Close the socket, see the process end, and fail what it was hearing."""

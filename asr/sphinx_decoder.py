@@ -13,6 +13,7 @@ synthetic speech (docs/hearing.md):
 """
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from asr.engine import RATE, Hypothesis, Word
 from asr.topics import language_models, spoken_words
 
-OPENING = int(0.7 * RATE)
+OPENING = int(0.8 * RATE)
 """Samples of an utterance that are looked at before the first of them is decoded."""
 
 LEVEL = 0.1
@@ -33,6 +34,18 @@ NOISE = 0.003
 
 FRAME = 0.01
 """Seconds from one frame of the decoder to the next."""
+
+CMN_FRAMES = 500
+"""Frames that the mean before weighs in pocketsphinx's running mean (its CMN_WIN)."""
+
+USUAL = np.array([58.0, -1, -1, 9, -6, -3, -4, -6, 0, -1, -1, 0, -1])
+"""Cepstral mean of prepared speech, averaged over voices and lines."""
+
+USUAL_FRAMES = 100
+"""Frames that `USUAL` weighs against those of a call's first opening."""
+
+KNOWN_FRAMES = 400
+"""Frames that what is known of a call's voice and line weighs at most."""
 
 Samples = NDArray[np.int16]
 
@@ -78,6 +91,7 @@ class Models:
             dict=str(self._dictionary),
             lm=None,
             loglevel="FATAL",
+            cmn="live",
             fwdflat=False,
             bestpath=True,
         )
@@ -97,11 +111,33 @@ _MEASURE = "measure"
 """The search that is only there to let the front end look at audio."""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is known of the voice and the line of a call.
+
+    Attributes:
+        mean: Mean of its cepstra, shape (13,).
+        frames: Frames this is known from.
+    """
+
+    mean: NDArray[np.float64]
+    frames: float
+
+    def learn(self, mean: NDArray[np.float64], frames: float) -> "Line":
+        """Return what is known after `frames` more with another mean."""
+        if not frames:
+            return self
+        total = self.frames + frames
+        known = (self.mean * self.frames + mean * frames) / total
+        return Line(known, min(total, KNOWN_FRAMES))
+
+
 class Decoder:
     """A decoder lent to one utterance after the other.
 
     Attributes:
         heard: Samples of this utterance that were given to it.
+        line: What is known of this call's voice and line.
     """
 
     def __init__(self, models: Models) -> None:
@@ -110,14 +146,18 @@ class Decoder:
         self._noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
         self._noise *= NOISE * 32768
         self.heard = 0
+        self.line = Line(USUAL, USUAL_FRAMES)
+        self._topic = "open"
+        self._from = USUAL
         self._begun = False
         self._opening: list[Samples] = []
         self._gain = 1.0
         self._fed = 0
 
-    def begin(self, topic: str) -> None:
-        """Start an utterance."""
+    def begin(self, topic: str, line: Line | None = None) -> None:
+        """Start an utterance; `line` is what this call's last one left in `line`."""
         self._topic = topic if topic in self._topics else "open"
+        self.line = line or Line(USUAL, USUAL_FRAMES)
         self.heard = self._fed = 0
         self._opening = []
 
@@ -142,6 +182,7 @@ class Decoder:
         """Return what was said."""
         if not self._begun:
             self._open()
+        self.line = self.line.learn(*self._measured(self._from))
         self._decoder.end_utt()
         self._begun = False
         words = tuple(
@@ -175,14 +216,26 @@ class Decoder:
         self._opening = []
         self._gain = _gain(opening)
         self._decoder.activate_search(_MEASURE)
+        self._decoder.set_cmn("0")
         self._decoder.start_utt()
-        self._decoder.process_raw(self._prepare(opening, 0), full_utt=True)
+        self._decoder.process_raw(self._prepare(opening, 0))
+        self._from = self.line.learn(*self._measured(np.zeros(13))).mean
         self._decoder.end_utt()
-        self._decoder.set_cmn(self._decoder.get_cmn(False))
+        self._decoder.set_cmn(",".join(f"{value:.3f}" for value in self._from))
         self._decoder.activate_search(self._topic)
         self._decoder.start_utt()
         self._begun = True
         self._feed(opening)
+
+    def _measured(self, start: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+        """Return the cepstral mean of this utterance so far, and its frames.
+
+        pocketsphinx only tells the mean it began with (`start`), moved; as the
+        former weighs `CMN_FRAMES`, that can be undone.
+        """
+        frames = self._decoder.n_frames()
+        moved = np.array([float(value) for value in self._decoder.get_cmn(True).split(",")])
+        return start + (moved - start) * (CMN_FRAMES + frames) / max(frames, 1), frames
 
     def _feed(self, samples: Samples) -> None:
         self._decoder.process_raw(self._prepare(samples, self._fed))

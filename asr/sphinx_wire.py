@@ -22,7 +22,7 @@ class Kind(IntEnum):
     """What a message means; `READY` belongs to stream 0, all others to an utterance."""
 
     OPEN = 1
-    """To the worker: an utterance begins; the topic."""
+    """To the worker: an utterance begins; topic, and the line of the call or null."""
     AUDIO = 2
     """To the worker: samples at 16 kHz, 16 bit little-endian."""
     FINISH = 3
@@ -34,7 +34,7 @@ class Kind(IntEnum):
     PARTIAL = 6
     """From the worker: what it believes so far."""
     FINAL = 7
-    """From the worker: the answer to `FINISH`."""
+    """From the worker: the answer to `FINISH`, and the line as it is known now."""
     FAILED = 8
     """From the worker: why this utterance has no answer."""
 
@@ -84,9 +84,8 @@ def to_json(hypothesis: Hypothesis) -> Any:
     }
 
 
-def from_json(payload: bytes) -> Hypothesis:
+def from_json(value: Any) -> Hypothesis:
     """Return the hypothesis that `to_json` described."""
-    value = json.loads(payload)
     return Hypothesis(
         tuple(Word(*word) for word in value["words"]),
         value["tentative"],

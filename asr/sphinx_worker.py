@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.engine import RATE, Hypothesis
-from asr.sphinx_decoder import Decoder, Models
+from asr.sphinx_decoder import Decoder, Line, Models
 from asr.sphinx_wire import Kind, Messages, pack_json, to_json
 
 PIECE = RATE // 16
@@ -44,6 +44,8 @@ class Utterance:
 
     number: int
     topic: str
+    line: Line | None = None
+    """What is known of the caller's voice."""
     waiting: list[Samples] = field(default_factory=list)
     """Audio that has not been decoded yet."""
     decoder: Decoder | None = None
@@ -79,7 +81,9 @@ class Desk:
     def receive(self, kind: Kind, number: int, payload: bytes) -> None:
         """Take one message; the work follows in `step`."""
         if kind is Kind.OPEN:
-            self._utterances[number] = Utterance(number, json.loads(payload))
+            topic, line = json.loads(payload)
+            known = Line(np.array(line[1:]), line[0]) if line else None
+            self._utterances[number] = Utterance(number, topic, known)
             return
         utterance = self._utterances.get(number)
         if utterance is None:
@@ -116,7 +120,7 @@ class Desk:
         """Decode the next piece, or answer when there is none."""
         if utterance.decoder is None:
             utterance.decoder = self._free.pop()
-            utterance.decoder.begin(utterance.topic)
+            utterance.decoder.begin(utterance.topic, utterance.line)
         decoder = utterance.decoder
         if utterance.waiting:
             decoder.hear(utterance.take())
@@ -126,7 +130,8 @@ class Desk:
                 self._tell(Kind.PARTIAL, utterance.number, to_json(partial))
         else:
             final = decoder.end()
-            self._tell(Kind.FINAL, utterance.number, to_json(final))
+            line = [decoder.line.frames, *decoder.line.mean.round(2).tolist()]
+            self._tell(Kind.FINAL, utterance.number, [to_json(final), line])
             self._drop(utterance)
 
     def _fail(self, utterance: Utterance, reason: str) -> None:
