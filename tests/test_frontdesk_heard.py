@@ -71,8 +71,15 @@ def test_voices_of_the_tests_are_never_trained_on() -> None:
 
 
 @pytest.mark.parametrize("voice", language.TEST_VOICES[:3])
-def test_a_caller_speaks_at_a_telephones_level_and_length(voice: str) -> None:
-    pcm = hearing.called("tuesday at ten thirty please", [voice], random.Random(1))
+@pytest.mark.parametrize("telephone", [True, False])
+def test_a_caller_has_the_level_the_length_and_the_band_of_the_line(
+    voice: str, telephone: bool
+) -> None:
+    speaker = hearing.Speaker(voice, 160, 50, telephone, 25.0, 0.5)
+    pcm = hearing.called("tuesday at ten thirty please", speaker, random.Random(1))
     assert 1.0 * RATE < len(pcm) < 5 * RATE
-    assert 0.1 < float(np.abs(pcm).max()) <= 1.2
+    assert 0.3 < float(np.abs(pcm).max()) < 0.7
     assert pcm.dtype == np.float32
+    power = np.abs(np.fft.rfft(pcm)) ** 2
+    high = power[np.fft.rfftfreq(len(pcm), 1 / RATE) > 3500].sum() / power.sum()
+    assert (high < 1e-4) == telephone

@@ -143,10 +143,12 @@ async def recognised(
     for moment, said in turns:
         if not language.meaning(said, moment).tool:
             continue
+        if total % hearing.SENTENCES == 0:
+            speaker = hearing.some_speaker(language.TEST_VOICES, rng)
+            call = f"sentences {total}"
         total += 1
-        heard = await hearing.hear(
-            ears, hearing.called(said.text, language.TEST_VOICES, rng), moment.ask
-        )
+        pcm = hearing.called(said.text, speaker, rng)
+        heard = await hearing.hear(ears, pcm, moment.ask, call)
         words += heard.text == said.text
         sure = bool(heard.text) and heard.confidence >= SURE
         unsure += not sure
@@ -155,9 +157,8 @@ async def recognised(
         if not good:
             found = await ask(mind, [*before(moment), Message("user", heard.text)])
             note("heard", moment, said, "as", heard.text, heard.confidence, "->", found)
-            heard = await hearing.hear(
-                ears, hearing.called(said.text, language.TEST_VOICES, rng), moment.ask
-            )
+            pcm = hearing.called(said.text, speaker, rng)
+            heard = await hearing.hear(ears, pcm, moment.ask, call)
             sure = bool(heard.text) and heard.confidence >= SURE
             good = sure and await understood(mind, moment, said, heard.text)
         in_two += good
@@ -183,13 +184,14 @@ async def outside(ears: Ears, mind: Mind, count: int) -> dict[str, Any]:
             note("outside, written", moment, text, "->", found)
         for kind in ("speech", "noise"):
             if kind == "speech":
-                pcm = hearing.called(text, language.TEST_VOICES, rng)
+                speaker = hearing.some_speaker(language.TEST_VOICES, rng)
+                pcm = hearing.called(text, speaker, rng)
                 spoken += 1
             else:
                 hiss = np.random.default_rng(index).standard_normal(rng.randint(1, 4) * RATE // 2)
                 pcm = (hiss * rng.uniform(0.005, 0.1)).astype(np.float32)
                 noise += 1
-            heard = await hearing.hear(ears, pcm, moment.ask)
+            heard = await hearing.hear(ears, pcm, moment.ask, "")
             if heard.text and heard.confidence >= SURE:
                 found = await ask(mind, [*before(moment), Message("user", heard.text)])
                 calls[kind] += bool(found.tool)
@@ -293,14 +295,15 @@ async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int) -> Ende
     else:
         expected[name] = start_of(day, slot)
     caller, call = Caller(wish, rng), DeskCall(desk)
+    speaker = hearing.some_speaker(language.TEST_VOICES, rng)
     items: list[Item] = [Message("assistant", "Hello. How can I help?")]
     topic, line, ended, corrections = "", "Hello. How can I help?", "", 0
     for turn in range(1, LONGEST + 1):
         words = caller.answer(topic, line)
         corrections += words.startswith(("no", "that's wrong", "not"))
         if ears:
-            pcm = hearing.called(words, language.TEST_VOICES, rng)
-            heard = await hearing.hear(ears, pcm, topic)
+            pcm = hearing.called(words, speaker, rng)
+            heard = await hearing.hear(ears, pcm, topic, f"call {seed}")
             if not heard.text or heard.confidence < SURE:
                 continue  # the desk asks again; nothing else changes
             words = heard.text
@@ -315,7 +318,7 @@ async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int) -> Ende
         items += [tool, ToolResult(tool.id, tool.name, outcome.output)]
         items.append(Message("assistant", outcome.say))
         line, topic, ended = outcome.say, call.expects, outcome.end
-        if ended or topic == "kind":
+        if ended or line.startswith("It is "):
             break
     after = dict((await desk.read()).upcoming)
     if after == expected:

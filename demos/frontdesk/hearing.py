@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ VOICES = (
     *("en-us-nyc", "en-us+linda", "en-us+belinda", "en-us+adam", "en-us+ian"),
 )
 """For training; none of `language.TEST_VOICES`."""
+
+SENTENCES = 5
+"""How many a caller says before the next one calls."""
 
 _PITCH = 3  # espeakPITCH
 
@@ -52,25 +56,6 @@ def say(text: str, voice: str, speed: int = 160, pitch: int = 50) -> Pcm:
     )
 
 
-def over_the_line(pcm: Pcm, rng: random.Random) -> Pcm:
-    """Return speech as it arrives: half of the callers telephone (300 to 3400 Hz), half use a
-    browser; noise is 10 to 25 dB below the speech, in a browser 15 to 30 dB.
-    """
-    quiet = np.zeros(int(0.25 * RATE), np.float32)
-    pcm = np.concatenate((quiet, pcm, quiet))
-    telephone = rng.random() < 0.5
-    if telephone:
-        pcm = narrow(pcm)
-    pcm = pcm * np.float32(rng.uniform(0.2, 0.7)) / max(1e-3, float(np.abs(pcm).max()))
-    loud = pcm[np.abs(pcm) > 0.01]
-    level = float(np.sqrt(np.mean(np.square(loud)))) if loud.size else 0.01
-    hiss = np.random.default_rng(rng.getrandbits(32)).standard_normal(len(pcm)).astype(np.float32)
-    if telephone:
-        hiss = narrow(hiss)
-    snr_db = rng.uniform(10, 25) if telephone else rng.uniform(15, 30)
-    return np.asarray(pcm + hiss * level / 10 ** (snr_db / 20), np.float32)
-
-
 def narrow(pcm: Pcm) -> Pcm:
     """Keep the band of a telephone."""
     spectrum, hertz = np.fft.rfft(pcm), np.fft.rfftfreq(len(pcm), 1 / RATE)
@@ -78,16 +63,58 @@ def narrow(pcm: Pcm) -> Pcm:
     return np.asarray(np.fft.irfft(spectrum, len(pcm)), np.float32)
 
 
-def called(text: str, voices: Sequence[str], rng: random.Random) -> Pcm:
-    """Speak `text` as some caller with one of `voices` might."""
-    pcm = say(text, rng.choice(voices), rng.randint(130, 185), rng.randint(30, 70))
-    return over_the_line(pcm, rng)
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """One caller: a voice and a line, the same for a whole call.
+
+    Attributes:
+        voice: espeak's name of it.
+        speed: Words a minute.
+        pitch: 0 to 99.
+        telephone: Whether the line cuts off what is below 300 and above 3400 Hz.
+        snr_db: How far noise is below speech.
+        peak: Loudest sample, of full scale 1.
+    """
+
+    voice: str
+    speed: int
+    pitch: int
+    telephone: bool
+    snr_db: float
+    peak: float
 
 
-async def hear(ears: Engine, pcm: Pcm, ask: str) -> Hypothesis:
-    """Recognise one utterance while the question `ask` is open."""
+def some_speaker(voices: Sequence[str], rng: random.Random) -> Speaker:
+    """Draw a caller: half of them telephone, the others use a browser, with less noise."""
+    telephone = rng.random() < 0.5
+    return Speaker(
+        voice=rng.choice(voices),
+        speed=rng.randint(130, 185),
+        pitch=rng.randint(30, 70),
+        telephone=telephone,
+        snr_db=rng.uniform(10, 25) if telephone else rng.uniform(15, 30),
+        peak=rng.uniform(0.2, 0.7),
+    )
+
+
+def called(text: str, speaker: Speaker, rng: random.Random) -> Pcm:
+    """Return `text` as the speaker's line brings it, a quarter of a second of quiet around it."""
+    quiet = np.zeros(int(0.25 * RATE), np.float32)
+    pcm = say(text, speaker.voice, speaker.speed, speaker.pitch)
+    pcm = np.concatenate((quiet, pcm, quiet))
+    hiss = np.random.default_rng(rng.getrandbits(32)).standard_normal(len(pcm)).astype(np.float32)
+    if speaker.telephone:
+        pcm, hiss = narrow(pcm), narrow(hiss)
+    pcm = pcm * np.float32(speaker.peak) / max(1e-3, float(np.abs(pcm).max()))
+    loud = pcm[np.abs(pcm) > 0.01]
+    level = float(np.sqrt(np.mean(np.square(loud)))) if loud.size else 0.01
+    return np.asarray(pcm + hiss * level / 10 ** (speaker.snr_db / 20), np.float32)
+
+
+async def hear(ears: Engine, pcm: Pcm, ask: str, call: str) -> Hypothesis:
+    """Recognise one utterance of a call while the question `ask` is open."""
     # Of the two questions that the desk asks in its own words the recogniser knows nothing.
-    stream = ears.open(Listening(expects="" if ask == "person" else ask))
+    stream = ears.open(Listening(expects="" if ask == "person" else ask, call=call))
     try:
         for start in range(0, len(pcm), 512):
             stream.push(pcm[start : start + 512])
@@ -100,10 +127,13 @@ async def gather(ears: Engine, count: int, seed: int) -> list[Heard]:
     """Let the recogniser hear `count` training sentences, at the moments of calls."""
     rng = random.Random(seed)
     heard = []
-    for _ in range(count):
+    for number in range(count):
+        if number % SENTENCES == 0:
+            speaker = some_speaker(VOICES, rng)
         ask = examples.some_moment(rng).ask
         said = language.draw(ask, rng)
-        found = await hear(ears, called(said.text, VOICES, rng), ask)
+        call = f"call {number // SENTENCES}"
+        found = await hear(ears, called(said.text, speaker, rng), ask, call)
         heard.append(Heard(ask, said, found.text, round(found.confidence, 2)))
     return heard
 
