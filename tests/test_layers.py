@@ -37,7 +37,7 @@ HEAVY = {
     "vllm": set(),
     "TTS": set(),
     "ray": set(),
-    "pocketsphinx": {"asr/sphinx_worker.py"},
+    "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
     "faster_whisper": {"asr/whisper.py"},
     "aiortc": {"transport/webrtc.py"},

@@ -32,7 +32,8 @@ class Pacer:
     def __init__(self) -> None:
         self._due: list[tuple[float, int, Playout]] = []
         self._order = count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handles cannot tell
 
     def wake(self, playout: "Playout", at: float) -> None:
         """Call `playout.tick` at loop time `at`."""
@@ -44,9 +45,10 @@ class Pacer:
             return
         at = self._due[0][0]
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
+        self._timer_at = at
         self._timer = asyncio.get_running_loop().call_at(at, self._tick)
 
     def _tick(self) -> None:

@@ -476,7 +476,8 @@ class Peer:
         self._connection = connection
         self._call: Call | None = None
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handles cannot tell
         self._catching_up = False
         self._goodbye = "the caller hung up"
         self._heard_at = 0.0
@@ -605,16 +606,16 @@ class Peer:
 
     def _arm(self, at: float) -> None:
         """Call `_tick` at loop time `at`, if it would not be called before."""
-        if self._closing is not None or (self._timer is not None and self._timer.when() <= at):
+        if self._closing is not None or (self._timer is not None and self._timer_at <= at):
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_at = at
         self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        assert self._timer is not None
         now = self._loop.time()
-        stalled = now - self._timer.when() > STALLED and not self._catching_up
+        stalled = now - self._timer_at > STALLED and not self._catching_up
         self._timer = None
         self._catching_up = stalled
         if stalled:

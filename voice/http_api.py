@@ -107,6 +107,8 @@ def create_app(server: Server) -> FastAPI:
             return refused(400, "bad_offer", "the offer is not UTF-8 text")
         except webrtc.OfferError as error:
             return refused(400, "bad_offer", str(error))
+        except RuntimeError as error:
+            return refused(503, "no_address", str(error))
         name = secrets.token_urlsafe(12)
         peers[name] = peer
         watching = asyncio.create_task(forget(name, peer))
