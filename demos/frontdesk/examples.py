@@ -114,9 +114,14 @@ def rough(
 
 
 def misheard(moment: Moment, rng: random.Random, heard: Sequence[Heard]) -> Example | None:
-    """Draw what the recogniser made of a sentence; None if it cannot be learnt from."""
+    """Draw what the recogniser made of a sentence; None if it cannot be learnt from.
+
+    Most of what it made nonsense of is left out: there would be little else to learn.
+    """
     one = rng.choice(heard)
     meaning = learn(one, moment)
+    if meaning and meaning.reply == "unclear" and rng.random() < 0.7:
+        return None
     return Example(moment, one.transcript, answer(meaning, moment)) if meaning else None
 
 
@@ -212,15 +217,15 @@ def stream(seed: int) -> Iterator[Example]:
     while True:
         moment = some_moment(rng)
         roll = rng.random()
-        if roll < 0.35 and by_topic[moment.ask]:
+        if roll < 0.25 and by_topic[moment.ask]:
             example = misheard(moment, rng, by_topic[moment.ask])
             if example:
                 yield example
-        elif roll < 0.65:
+        elif roll < 0.60:
             yield clean(moment, rng)
-        elif roll < 0.87:
+        elif roll < 0.83:
             yield rough(moment, rng, light, foreign)
-        elif roll < 0.90:
+        elif roll < 0.86:
             yield nonsense(moment, rng, light)
         else:
             yield elsewhere(moment, rng, foreign)
