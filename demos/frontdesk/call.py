@@ -242,7 +242,8 @@ class DeskCall:
                 return self._say("What is your name, please?", "name")
             if draft.kind == "move" and draft.name not in calendar.upcoming:
                 return self._no_appointment(draft, turn)
-            return self._say("Which day and time would you like?", "day_time", _days(calendar))
+            # One thing at a time: a recogniser hears a lone day better than a day and a time.
+            return self._say("Which day would you like?", "day", _days(calendar))
         if not draft.time:
             return self._offer_times(draft, calendar)
         if draft.time not in calendar.free(draft.day):
