@@ -22,7 +22,7 @@ LINES = Lines(
         "": "Sorry, I did not get that. Would you like to book, move or cancel an appointment?",
         "day": "Sorry, I did not get that. Which day would you like?",
         "time": "Sorry, I did not get that. Which time would you like?",
-        "day_time": "Sorry, I did not get that. What shall I change, the day, the time or the name?",
+        "day_time": "Sorry, I missed that. What shall I change, the day, the time or the name?",
         "name": "Sorry, I did not get that. Please say your first and last name.",
         "yes_no": "Sorry, I did not get that. Was that a yes or a no?",
         "kind": "Sorry, I did not get that. Is there anything else I can do?",

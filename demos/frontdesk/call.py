@@ -7,7 +7,7 @@ is written before a "yes" in a later turn of the caller than the read-back of ex
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from llm.engine import Json, ToolSpec
@@ -138,7 +138,7 @@ class DeskCall:
         calendar = await self._desk.read()
         match name:
             case "opening_hours":
-                return self._hours(given.get("day", ""), calendar)
+                return self._hours(given.get("day", ""), calendar, turn)
             case "confirm":
                 return await self._confirm(given.get("answer", ""), calendar, turn)
             case "find_times":
@@ -169,7 +169,7 @@ class DeskCall:
         self._draft, self._offered, self._part = None, (), ""
         return self._say(f"{line} {ELSE}", "kind", ("book", "move", "cancel", "no"))
 
-    def _hours(self, day: str, calendar: Calendar) -> Outcome:
+    def _hours(self, day: str, calendar: Calendar, turn: int) -> Outcome:
         on = _date(day, calendar)
         if on is None:
             line = f"We are open Monday to Friday {clinic.HOURS}."
@@ -179,11 +179,10 @@ class DeskCall:
             line = f"We are closed on {_weekday(on)}. We are open Monday to Friday {clinic.HOURS}."
         if not self._draft:
             return self._finish(line)
-        spoken, question = self._line, self._line.rsplit(". ", 1)[-1]
-        self._line = f"{line} {question}"
-        outcome = self._outcome()
-        self._line = spoken  # what is repeated on request is the whole question
-        return outcome
+        question = self._line.rsplit(". ", 1)[-1]
+        if self._draft.read_back is not None:
+            question, self._draft.read_back = self._line, turn  # a yes is to all of it
+        return replace(self._outcome(), say=f"{line} {question}")
 
     def _begin(self, kind: str) -> Draft:
         """Return the open draft of that kind, or a new one for the same caller."""
