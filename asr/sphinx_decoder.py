@@ -12,6 +12,8 @@ synthetic speech (docs/hearing.md):
   telephone speech.
 """
 
+import contextlib
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +22,21 @@ import numpy as np
 import pocketsphinx
 from numpy.typing import NDArray
 
+from asr.belief import Segment, belief
 from asr.engine import RATE, Hypothesis, Word
-from asr.topics import language_models, spoken_words
+from asr.topics import Topic, spoken_words, topics
 
 OPENING = int(0.8 * RATE)
 """Samples of an utterance that are looked at before the first of them is decoded."""
 
+SHORTEST = RATE // 10
+"""Samples under which an utterance holds no word."""
+
 LEVEL = 0.1
 """RMS of the loud parts of speech that the decoder gets, of full scale 1."""
+
+LOUDER = 8.0
+"""Most that quiet speech is amplified."""
 
 NOISE = 0.003
 """RMS of the noise added to it: 30 dB below the speech."""
@@ -55,11 +64,15 @@ class Models:
 
     Attributes:
         warnings: What the operator should know, a sentence each.
-        topics: Names of the topics.
+        topics: What was learned of each topic; empty without a directory of topics.
+
+    Raises:
+        ValueError: If no word of the open topic can be pronounced.
     """
 
     def __init__(self, speech: Path | None) -> None:
         self.warnings: list[str] = []
+        self.topics: dict[str, Topic] = {}
         self._shared: dict[str, pocketsphinx.NGramModel] = {}
         self._files: dict[str, Path] = {}
         english = Path(pocketsphinx.get_model_path("en-us"))
@@ -77,12 +90,12 @@ class Models:
                     f"hears: {', '.join(sorted(unknown))}"
                 )
             self._dictionary = folder / "dict"
-            self._files = language_models(speech, known, folder)
-
-    @property
-    def topics(self) -> frozenset[str]:
-        """Names of the topics."""
-        return frozenset(self._files)
+            self.topics = topics(speech, known)
+            if "open" not in self.topics:
+                raise ValueError(f"{speech}/open.txt has no word that can be pronounced")
+            for name, topic in self.topics.items():
+                self._files[name] = folder / f"{name}.arpa"
+                self._files[name].write_text(topic.model.arpa())
 
     def decoder(self) -> pocketsphinx.Decoder:
         """Return a new decoder with a search for every topic."""
@@ -180,28 +193,32 @@ class Decoder:
 
     def end(self) -> Hypothesis:
         """Return what was said."""
+        if self.heard < SHORTEST:
+            return Hypothesis(confidence=0.0, end=self.heard)
         if not self._begun:
             self._open()
         self.line = self.line.learn(*self._measured(self._from))
         self._decoder.end_utt()
         self._begun = False
+        segments = [_segment(segment) for segment in self._decoder.seg() or ()]
         words = tuple(
             Word(
-                segment.word.split("(")[0],
-                round(segment.start_frame * FRAME, 2),
-                round((segment.end_frame + 1) * FRAME, 2),
-                min(segment.prob, 1.0),
+                segment.word,
+                round(segment.start * FRAME, 2),
+                round(segment.end * FRAME, 2),
+                math.exp(segment.posterior),
             )
-            for segment in self._decoder.seg() or ()
-            if segment.word[0] not in "<["
+            for segment in segments
+            if segment.is_word
         )
-        confidence = min((word.confidence for word in words), default=0.0)
+        confidence = belief(segments, self._topics.get(self._topic))
         return Hypothesis(words, "", confidence, self.heard)
 
     def abandon(self) -> None:
         """Forget the utterance, if one is going on."""
         if self._begun:
-            self._decoder.end_utt()
+            with contextlib.suppress(RuntimeError):  # it failed between two utterances
+                self._decoder.end_utt()
         self._begun = False
 
     def warm_up(self) -> None:
@@ -218,13 +235,13 @@ class Decoder:
         self._decoder.activate_search(_MEASURE)
         self._decoder.set_cmn("0")
         self._decoder.start_utt()
+        self._begun = True
         self._decoder.process_raw(self._prepare(opening, 0))
         self._from = self.line.learn(*self._measured(np.zeros(13))).mean
         self._decoder.end_utt()
         self._decoder.set_cmn(",".join(f"{value:.3f}" for value in self._from))
         self._decoder.activate_search(self._topic)
         self._decoder.start_utt()
-        self._begun = True
         self._feed(opening)
 
     def _measured(self, start: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
@@ -248,10 +265,23 @@ class Decoder:
         return bytes(np.clip(louder, -32768, 32767).astype("<i2").data)
 
 
+def _segment(segment: pocketsphinx.Segment) -> Segment:
+    """Translate one segment of the best path; pocketsphinx rounds what is tiny to zero."""
+    return Segment(
+        segment.word.split("(")[0],
+        segment.start_frame,
+        segment.end_frame + 1,
+        math.log(min(max(segment.prob, 1e-300), 1.0)),
+        math.log(max(segment.ascore, 1e-300)),
+    )
+
+
 def _gain(samples: Samples) -> float:
     """Return the factor that brings the loud parts of speech to `LEVEL`."""
     blocks = samples[: len(samples) // 320 * 320].reshape(-1, 320).astype(np.float32)
     if not len(blocks):
         return 1.0
     loud = float(np.percentile(np.sqrt(np.mean(blocks**2, axis=1)), 90)) / 32768
-    return min(max(LEVEL / max(loud, 1e-4), 0.1), 10.0)
+    if loud < LEVEL / LOUDER / 4:
+        return 1.0  # nobody has spoken yet
+    return min(LEVEL / loud, LOUDER)

@@ -108,8 +108,8 @@ class Desk:
         utterance = min(able, key=_urgency)
         try:
             self._advance(utterance, now)
-        except RuntimeError as error:
-            self._fail(utterance, f"pocketsphinx: {error}")
+        except Exception as error:  # its binding raises whatever comes to its mind
+            self._fail(utterance, f"pocketsphinx failed: {error}")
         return True
 
     def _can_go_on(self, utterance: Utterance) -> bool:

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 Sentence = tuple[str, ...]
@@ -47,20 +48,98 @@ def spoken_words(speech: Path, dictionary: Path, into: Path) -> tuple[set[str], 
     return known, wanted - known
 
 
-def language_models(speech: Path, known: Collection[str], folder: Path) -> dict[str, Path]:
-    """Write a trigram model for every topic into `folder`; return topic and file."""
-    files = {}
+class Trigrams:
+    """How likely a word is after two others, learned from weighted sentences.
+
+    Witten-Bell smoothing, tightened: what follows often and always the same
+    leaves little room for anything else, which is how answers to a question are.
+    """
+
+    def __init__(self, weights: Mapping[Sentence, float]) -> None:
+        counts = _counts(weights)
+        del counts[0][("<s>",)]  # a sentence's beginning never follows anything
+        total = sum(counts[0].values())
+        self.chances: list[dict[Sentence, float]] = [{}, {}, {}]
+        """Probability of the last word after the others, by length of the key."""
+        self.leftover: dict[Sentence, float] = {}
+        """Factor on the chance after one word less, of what was never seen after these."""
+        self.chances[0] = {gram: count / total for gram, count in counts[0].items()}
+        self.chances[0][("<s>",)] = NOBODY
+        for order in (1, 2):
+            followers: dict[Sentence, list[Sentence]] = defaultdict(list)
+            for gram in counts[order]:
+                followers[gram[:-1]].append(gram)
+            for context, grams in followers.items():
+                self._learn(context, {gram: counts[order][gram] for gram in grams})
+
+    def _learn(self, context: Sentence, counts: Mapping[Sentence, float]) -> None:
+        """Share the chances after `context` among what was seen there, and the rest."""
+        shorter = self.chances[len(context) - 1]
+        others = 1 - sum(shorter[gram[1:]] for gram in counts)
+        room = TIGHT * sum(min(count, 1.0) for count in counts.values())
+        if others < NOBODY:  # every word there is has been seen here
+            room = 0.0
+        seen = sum(counts.values()) + room
+        for gram, count in counts.items():
+            self.chances[len(context)][gram] = count / seen
+        self.leftover[context] = max(room / seen / max(others, NOBODY), NOBODY)
+
+    def chance(self, gram: Sentence) -> float:
+        """Return the probability of the last word after the one or two before it."""
+        known = self.chances[len(gram) - 1].get(gram)
+        if known is not None:
+            return known
+        return self.leftover.get(gram[:-1], 1.0) * self.chance(gram[1:]) if gram[1:] else NOBODY
+
+    def surprise(self, sentence: Sentence) -> float:
+        """Return the mean of -ln(chance) over the words of a sentence and its end."""
+        words = ("<s>", *sentence, "</s>")
+        grams = [words[max(0, at - 2) : at + 1] for at in range(1, len(words))]
+        return -sum(math.log(self.chance(gram)) for gram in grams) / len(grams)
+
+    def arpa(self) -> str:
+        """Return the model in ARPA format."""
+        lines = [
+            "\\data\\",
+            *(f"ngram {n}={len(table)}" for n, table in enumerate(self.chances, 1)),
+        ]
+        for order, table in enumerate(self.chances):
+            lines += ["", f"\\{order + 1}-grams:"]
+            for gram, chance in sorted(table.items()):
+                line = f"{math.log10(chance):.4f} {' '.join(gram)}"
+                if order < 2:
+                    line += f" {math.log10(self.leftover.get(gram, 1.0)):.4f}"
+                lines.append(line)
+        return "\n".join([*lines, "", "\\end\\", ""])
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What is said about one topic.
+
+    Attributes:
+        model: How likely words are, background included.
+        words: Its own words, without those of the background.
+    """
+
+    model: Trigrams
+    words: frozenset[str]
+
+
+def topics(speech: Path, known: Collection[str]) -> dict[str, Topic]:
+    """Learn every topic of a directory, from the words that are `known`."""
     background = speech / f"{BACKGROUND}.txt"
     others = _known(sentences(background), known) if background.is_file() else {}
+    learned = {}
     for file in sorted(speech.glob("*.txt")):
-        if file.stem == BACKGROUND:
+        own = _known(sentences(file), known)
+        if file.stem == BACKGROUND or not own:
             continue
-        topic = _known(sentences(file), known)
-        share = OUTSIDE * sum(topic.values()) / max(sum(others.values()), 1)
-        weights = topic | {line: topic.get(line, 0) + share * n for line, n in others.items()}
-        files[file.stem] = folder / f"{file.stem}.arpa"
-        files[file.stem].write_text(arpa(weights))
-    return files
+        share = OUTSIDE * sum(own.values()) / max(sum(others.values()), 1)
+        weights = own | {line: own.get(line, 0) + share * n for line, n in others.items()}
+        words = frozenset(word for sentence in own for word in sentence)
+        learned[file.stem] = Topic(Trigrams(weights), words)
+    return learned
 
 
 def _known(lines: Mapping[Sentence, float], known: Collection[str]) -> dict[Sentence, float]:
@@ -72,54 +151,12 @@ def _known(lines: Mapping[Sentence, float], known: Collection[str]) -> dict[Sent
     return kept
 
 
-def arpa(weights: Mapping[Sentence, float]) -> str:
-    """Return a trigram model of weighted sentences, in ARPA format.
-
-    Witten-Bell smoothing: what follows often and always the same leaves little
-    room for anything else, which is how answers to a question are.
-    """
-    counts = _counts(weights)
-    chances: list[dict[Sentence, float]] = [{}, {}, {}]
-    del counts[0][("<s>",)]  # a sentence's beginning never follows anything
-    total = sum(counts[0].values())
-    chances[0] = {gram: count / total for gram, count in counts[0].items()}
-    chances[0][("<s>",)] = NOBODY
-    leftover: list[dict[Sentence, float]] = [{}, {}]
-    for order in (1, 2):
-        followers: dict[Sentence, list[Sentence]] = defaultdict(list)
-        for gram in counts[order]:
-            followers[gram[:-1]].append(gram)
-        for context, grams in followers.items():
-            seen = sum(counts[order][gram] for gram in grams)
-            others = 1 - sum(chances[order - 1][gram[1:]] for gram in grams)
-            kinds = TIGHT * sum(min(counts[order][gram], 1.0) for gram in grams)
-            if others < NOBODY:  # every word there is has been seen here
-                kinds = 0.0
-            for gram in grams:
-                chances[order][gram] = counts[order][gram] / (seen + kinds)
-            room = kinds / (seen + kinds)
-            leftover[order - 1][context] = max(room / max(others, NOBODY), NOBODY)
-    lines = ["\\data\\", *(f"ngram {n}={len(table)}" for n, table in enumerate(chances, 1))]
-    for order, table in enumerate(chances):
-        lines += ["", f"\\{order + 1}-grams:"]
-        for gram, chance in sorted(table.items()):
-            line = f"{math.log10(chance):.4f} {' '.join(gram)}"
-            if order < 2:
-                line += f" {math.log10(leftover[order].get(gram, 1.0)):.4f}"
-            lines.append(line)
-    return "\n".join([*lines, "", "\\end\\", ""])
-
-
 def _counts(weights: Mapping[Sentence, float]) -> list[dict[Sentence, float]]:
     """Count words, pairs and triples, with the ends of sentences."""
     counts: list[dict[Sentence, float]] = [defaultdict(float) for _ in range(3)]
     for sentence, weight in weights.items():
         words = ("<s>", *sentence, "</s>")
         for order in range(3):
-            for gram in _grams(words, order + 1):
-                counts[order][gram] += weight
+            for at in range(len(words) - order):
+                counts[order][words[at : at + order + 1]] += weight
     return counts
-
-
-def _grams(words: Sentence, length: int) -> Iterable[Sentence]:
-    return (words[at : at + length] for at in range(len(words) - length + 1))

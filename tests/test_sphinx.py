@@ -106,7 +106,9 @@ async def test_the_caller_before_leaves_nothing_behind(engine: Sphinx) -> None:
     alone = await heard(engine, pcm, "day")
     await heard(engine, mix(utterance("no thank you", "en-us+f3"), noise(3), 5), "yes_no")
     await heard(engine, utterance("on friday", "en-us+m3") * np.float32(0.2), "day")
-    assert await heard(engine, pcm, "day") == alone
+    again = await heard(engine, pcm, "day")
+    assert [word.text for word in again.committed] == [word.text for word in alone.committed]
+    assert again.confidence == pytest.approx(alone.confidence, abs=0.1)
 
 
 async def test_words_appear_while_they_are_spoken(engine: Sphinx) -> None:

@@ -1,62 +1,48 @@
 import math
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.topics import arpa, language_models, sentences, spoken_words
+from asr.topics import Trigrams, sentences, spoken_words, topics
 
 WORDS = st.sampled_from(["yes", "no", "on", "monday", "please"])
 SENTENCES = st.lists(WORDS, min_size=1, max_size=5).map(tuple)
 
 
-class Trigrams:
-    """Reads a model back and tells how likely a word is, as the recogniser does."""
-
-    def __init__(self, text: str) -> None:
-        self.chances: dict[tuple[str, ...], float] = {}
-        self.leftover: dict[tuple[str, ...], float] = {}
-        order = 0
-        for line in text.splitlines():
-            if line.endswith("-grams:"):
-                order = int(line[1])
-            elif order and line and line[0] != "\\":
-                chance, *words = line.split()
-                gram = tuple(words[:order])
-                self.chances[gram] = 10 ** float(chance)
-                if len(words) > order:
-                    self.leftover[gram] = 10 ** float(words[order])
-
-    def chance(self, *gram: str) -> float:
-        """Probability of the last word after the others."""
-        if gram in self.chances:
-            return self.chances[gram]
-        return self.leftover.get(gram[:-1], 1.0) * self.chance(*gram[1:])
-
-    @property
-    def vocabulary(self) -> list[str]:
-        return [gram[0] for gram in self.chances if len(gram) == 1]
+def read(arpa: str) -> dict[tuple[str, ...], list[float]]:
+    """Return the numbers that a model in ARPA format gives for every gram."""
+    numbers: dict[tuple[str, ...], list[float]] = {}
+    order = 0
+    for line in arpa.splitlines():
+        if line.endswith("-grams:"):
+            order = int(line[1])
+        elif order and line and line[0] != "\\":
+            chance, *rest = line.split()
+            numbers[tuple(rest[:order])] = [10 ** float(x) for x in (chance, *rest[order:])]
+    return numbers
 
 
 @given(st.dictionaries(SENTENCES, st.floats(0.1, 100), min_size=1, max_size=8))
 def test_whatever_was_said_before_the_chances_of_the_next_word_add_up_to_one(
     weights: dict[tuple[str, ...], float],
 ) -> None:
-    model = Trigrams(arpa(weights))
+    model = Trigrams(weights)
     for context in [(), ("<s>",), ("on",), ("<s>", "on"), ("no", "monday"), ("yes", "yes")]:
-        total = sum(model.chance(*context, word) for word in model.vocabulary)
-        assert math.isclose(total, 1, rel_tol=0.02), context
+        total = sum(model.chance((*context, *word)) for word in model.chances[0])
+        assert math.isclose(total, 1, rel_tol=0.001), context
 
 
 def test_what_callers_say_often_is_likelier_than_what_they_say_once() -> None:
-    model = Trigrams(arpa({("on", "monday"): 9.0, ("on", "friday"): 1.0}))
-    assert model.chance("on", "monday") > 5 * model.chance("on", "friday")
+    model = Trigrams({("on", "monday"): 9.0, ("on", "friday"): 1.0})
+    assert model.chance(("on", "monday")) > 5 * model.chance(("on", "friday"))
 
 
 def test_a_word_that_always_follows_leaves_little_room_for_others() -> None:
-    model = Trigrams(arpa({("half", "past", "nine"): 50.0, ("at", "nine"): 50.0}))
-    assert model.chance("<s>", "half", "past") > 0.98
-    assert 0 < model.chance("<s>", "half", "nine") < 0.02
+    model = Trigrams({("half", "past", "nine"): 50.0, ("at", "nine"): 50.0})
+    assert model.chance(("<s>", "half", "past")) > 0.98
+    assert 0 < model.chance(("<s>", "half", "nine")) < 0.02
 
 
 def test_background_is_possible_in_every_topic_but_unlikely(tmp_path: Path) -> None:
@@ -64,11 +50,12 @@ def test_background_is_possible_in_every_topic_but_unlikely(tmp_path: Path) -> N
     (tmp_path / "day.txt").write_text("on monday\n" * 100)
     (tmp_path / "background.txt").write_text("the dog barks\n")
     known = {"cancel", "it", "on", "monday", "the", "dog", "barks"}
-    files = language_models(tmp_path, known, tmp_path)
-    assert set(files) == {"open", "day"}
-    model = Trigrams(files["day"].read_text())
-    assert model.chance("<s>", "on") > 10 * model.chance("<s>", "the") > 0
-    assert "cancel" not in model.vocabulary
+    learned = topics(tmp_path, known)
+    assert set(learned) == {"open", "day"}
+    day = learned["day"]
+    assert day.model.chance(("<s>", "on")) > 10 * day.model.chance(("<s>", "the")) > 0
+    assert ("cancel",) not in day.model.chances[0]
+    assert day.words == {"on", "monday"}
 
 
 def test_words_nobody_can_pronounce_are_left_out(tmp_path: Path) -> None:
@@ -80,8 +67,27 @@ def test_words_nobody_can_pronounce_are_left_out(tmp_path: Path) -> None:
     assert (known, unknown) == ({"book", "me", "now"}, {"xyzzy"})
     assert "book(2) B UW K" in (tmp_path / "ours").read_text()
     assert "no " not in (tmp_path / "ours").read_text()
-    files = language_models(speech, known, tmp_path)
-    assert "xyzzy" not in files["open"].read_text()
+    assert topics(speech, known)["open"].words == {"book", "me", "now"}
+
+
+def test_a_sentence_nobody_says_surprises() -> None:
+    model = Trigrams({("on", "monday"): 9.0, ("cancel", "it"): 9.0})
+    assert model.surprise(("on", "monday")) < 1 < model.surprise(("monday", "cancel"))
+    assert model.surprise(("xyzzy",)) > 5
+
+
+def test_the_file_says_what_the_model_says() -> None:
+    model = Trigrams({("half", "past", "nine"): 5.0, ("at", "nine"): 0.5})
+    file = read(model.arpa())
+    assert file["half", "past", "nine"] == [
+        pytest.approx(model.chance(("half", "past", "nine")), 1e-3)
+    ]
+    chance, leftover = file["past", "nine"]
+    assert chance == pytest.approx(model.chance(("past", "nine")), rel=1e-3)
+    assert leftover * model.chance(("nine", "at")) == pytest.approx(
+        model.chance(("past", "nine", "at")), rel=1e-3
+    )
+    assert "ngram 1=6" in model.arpa()
 
 
 def test_repeated_lines_weigh_more_and_case_does_not_matter(tmp_path: Path) -> None:
