@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.vad import (
+    CONTEXT,
     SILENT_DB,
     WINDOW,
     Edges,
@@ -153,6 +154,21 @@ def test_silence_and_noise_are_not_speech() -> None:
 def test_the_size_of_the_pieces_does_not_matter(step: int) -> None:
     pcm, _, _ = call(say("yes please"))
     assert events(pcm, step) == events(pcm, WINDOW)
+
+
+def test_every_window_is_seen_with_the_end_of_the_one_before() -> None:
+    pcm, _, _ = call(say("yes please"))
+    windows = pcm[: len(pcm) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    before = np.concatenate([np.zeros((1, CONTEXT), np.float32), windows[:-1, -CONTEXT:]])
+    state = np.zeros((1, 1, 128), np.float32)
+    whole = {"input": np.concatenate([before, windows], axis=1), "h": state, "c": state}
+    expected = model()._session.run(None, whole)[0]
+    detector = SpeechDetector(model())
+    probabilities = []
+    for window in windows:
+        detector.push(window)
+        probabilities.append(detector.probability)
+    assert np.allclose(probabilities, expected.reshape(-1), atol=1e-5)
 
 
 def test_calls_do_not_hear_each_other() -> None:
