@@ -2,7 +2,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.topics import Trigrams, sentences, spoken_words, topics
@@ -24,6 +24,7 @@ def read(arpa: str) -> dict[tuple[str, ...], list[float]]:
     return numbers
 
 
+@settings(deadline=None)
 @given(st.dictionaries(SENTENCES, st.floats(0.1, 100), min_size=1, max_size=8))
 def test_whatever_was_said_before_the_chances_of_the_next_word_add_up_to_one(
     weights: dict[tuple[str, ...], float],
