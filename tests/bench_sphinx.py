@@ -35,7 +35,8 @@ PERSON = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 
 FILLERS = (
     "a an at for hello hi hmm i i'd i'm is it it's like me my oh on please so thank thanks the "
-    "there to uh um well would you"
+    "there to uh um well would you "
+    "am be can could do go if let's say should suit think will"
 )
 IDLE = frozenset(FILLERS.split())
 """Words that change nothing about what an answer means."""
