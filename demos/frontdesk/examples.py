@@ -189,7 +189,7 @@ def dictionary() -> Sequence[str]:
 
 
 def _spoken(topic: str) -> Sequence[str]:
-    return language.sentences(topic, random.Random(f"words {topic}"))
+    return language.sentences(topic, random.Random(f"words {topic}"), 4000, loose=0)
 
 
 def function_words() -> Sequence[str]:
@@ -232,7 +232,8 @@ def stream(seed: int) -> Iterator[Example]:
 
 
 def texts(model: Path) -> frozenset[str]:
-    """Return every sentence that the model in a directory was trained on."""
+    """Return every sentence that the model in a directory, or the recogniser, was told."""
     trained = json.loads((model / "training.json").read_text())
     source = stream(trained["seed"])
-    return frozenset(next(source).text for _ in range(trained["examples"]))
+    spoken = [file.read_text().splitlines() for file in language.SPEECH.glob("*.txt")]
+    return frozenset(next(source).text for _ in range(trained["examples"])).union(*spoken)

@@ -84,9 +84,8 @@ class Speaker:
     peak: float
 
 
-def some_speaker(voices: Sequence[str], rng: random.Random) -> Speaker:
-    """Draw a caller: half of them telephone, the others use a browser, with less noise."""
-    telephone = rng.random() < 0.5
+def some_speaker(voices: Sequence[str], rng: random.Random, telephone: bool) -> Speaker:
+    """Draw a caller, on a telephone or in a browser, where there is less noise."""
     return Speaker(
         voice=rng.choice(voices),
         speed=rng.randint(130, 185),
@@ -129,7 +128,7 @@ async def gather(ears: Engine, count: int, seed: int) -> list[Heard]:
     heard = []
     for number in range(count):
         if number % SENTENCES == 0:
-            speaker = some_speaker(VOICES, rng)
+            speaker = some_speaker(VOICES, rng, telephone=rng.random() < 0.5)
         ask = examples.some_moment(rng).ask
         said = language.draw(ask, rng)
         call = f"call {number // SENTENCES}"

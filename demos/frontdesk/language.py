@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import clinic, elsewhere
-from .wordings import DAY, ENDINGS, FAMILIES, HESITATIONS, IN_PART, OPENINGS
+from .wordings import DAY, ENDINGS, FAMILIES, HESITATIONS, IN_PART, LOOSE, OPENINGS
 
-TEST_VOICES = ("en-us+f3", "en-us+m3", "en-gb-x-rp", "en-029", "en-gb-scotland+f4")
+TEST_VOICES = ("en-us+f3", "en-us+m3", "en-us+john", "en-gb-x-rp")
 """espeak voices that no training recording uses."""
 
 TOPICS: Mapping[str, Mapping[str, float]] = {
@@ -224,7 +224,7 @@ TOPICS: Mapping[str, Mapping[str, float]] = {
 """How often a caller says a sentence of a family, by the topic of the open question."""
 
 SPEECH = Path(__file__).parent / "speech"
-SENTENCES = 4000
+SENTENCES = 6000
 """Sentences written for each topic; repetition is weight."""
 
 CORRECTIONS = frozenset({"not_day", "not_time", "not_day_time", "not_name"})
@@ -557,14 +557,23 @@ def asked(line: str) -> str:
     return "kind" if "anything else" in line else ""
 
 
-def sentences(topic: str, rng: random.Random, count: int = SENTENCES) -> Sequence[str]:
+def sentences(
+    topic: str, rng: random.Random, count: int = SENTENCES, loose: float = 0.35
+) -> Sequence[str]:
     """Return what the recogniser shall expect on a topic, repeated as often as it is said.
 
-    Training wordings only. What belongs to no clinic is left out: it is `background`'s.
+    Training wordings only, a share of them `loose`. What belongs to no clinic is left out: it is
+    `background`'s.
     """
     weights = {key: value for key, value in TOPICS[topic].items() if key != "elsewhere"}
     families = rng.choices(tuple(weights), tuple(weights.values()), k=count)
-    return sorted(speak(family, rng).text for family in families)
+    lines = []
+    for family in families:
+        said = speak(family, rng).text
+        if loose and family in LOOSE and rng.random() < loose:
+            said = _tidy(_Filling(rng, False).sentence(expand(rng.choice(LOOSE[family]), rng)))
+        lines.append(said)
+    return sorted(lines)
 
 
 def background(rng: random.Random) -> Sequence[str]:

@@ -1091,3 +1091,55 @@ OPENINGS = (
     "yes hi",
 )
 ENDINGS = ("please", "thank you", "thanks", "if possible", "if you can", "please thank you")
+
+_SUBJECT = "(i|i|i|we|you|it|that)"
+_MODAL = "(could|can|would|will|might|may|should|must)"
+_POLITE = (
+    "(i'd like to|i would like to|i want to|i need to|i have to|i must|i wanted to|i'd love to"
+    "|i wish to|i was hoping to|i'm trying to|i'm calling to|we need to|i'd rather|i would rather"
+    "|i would really like to|i really need to|can i|could i|may i|can you|could you|would you"
+    "|will you|can we|could we|would it be possible to|is it possible to|is there a way to"
+    "|is there any way to|is it okay to|would you be able to|are you able to|please|let's|let me"
+    "|i'm afraid i have to|i'm sorry i need to|i think i need to|i just want to|do you mind if i)"
+)
+_LOOSE: Mapping[str, tuple[str, ...]] = {
+    "day": (
+        f"{_SUBJECT} {_MODAL} (do|take|have|say|make|come|try|like|prefer|be|get|choose) [on] {{day}}",
+        "(i|we) [really|only|also] (can|could|would) [only] (do|come|make) [on] {day}",
+        "(i'd|let's|i'll) [rather] (do|take|have|say|go for|go with|make|come on|pick|choose) {day}",
+        "{day} (would|could|will|might|should) (be|work|suit|do) [good|fine|possible|best] [for] [me]",
+        "{day} (is|sounds|looks|seems|was) (good|fine|great|best|possible|right|perfect) [for] [me]",
+        "(would|could|will|is|can) [it be|we do|you do] {day} [be] [possible|okay|fine|good|free]",
+        "(give me|give us|put me on|note|take|choose|have) {day} [please]",
+        "[is|if] {day} (is|that is|that's) (possible|free|okay|all right)",
+    ),
+    "name": (
+        "(it|that|this|the name|my name|his name|her name|the patient) (is|was|would be) {name}",
+        "(i'm|i am|we're|you are talking to|you have) [called|named] {name}",
+        "(you can|you will|you should) find (me|it|us) under [the name] {name}",
+        "(sure|oh|yes|okay|so|well) [it's|i'm|my name is|that's] {name} [speaking|here]",
+    ),
+    "book": (
+        f"{_POLITE} (book|make|get|have|arrange|schedule|reserve|set up) (an|the) appointment [{{when}}]",
+        f"{_POLITE} (book|get|have|arrange|reserve|see) (something|a time|a slot|the doctor) [{{when}}]",
+        f"{_POLITE} (come in|come|see somebody|see the doctor) [{{when}}]",
+        "(i'm|i am|we're) (looking for|after|calling for|calling about) an appointment [{when}]",
+        "(put|get|book|fit|squeeze) me (in|down) [for] {when}",
+    ),
+    "move": (
+        f"{_POLITE} (move|change|reschedule|shift|postpone) (my|the) appointment [to {{when}}]",
+        f"{_POLITE} (reschedule|move it|change it|postpone it) [to {{when}}]",
+        "(i'd like|i want|i need) (my|the) appointment (moved|changed|shifted) [to {when}]",
+    ),
+    "cancel": (
+        f"{_POLITE} cancel [(my|the) appointment] [{{not_day_on}}]",
+        f"{_POLITE} (delete|drop|call off) my appointment [{{not_day_on}}]",
+    ),
+}
+LOOSE: Mapping[str, tuple[str, ...]] = {
+    **_LOOSE,
+    "time": tuple(wording.replace("{day}", "{time}") for wording in _LOOSE["day"]),
+    "day_time": tuple(wording.replace("{day}", "{day} at {time}") for wording in _LOOSE["day"]),
+}
+"""Looser grammars, which also make odd sentences: what the recogniser may expect, so that it
+follows wordings that nobody thought of. The model is not trained on them."""
