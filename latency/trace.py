@@ -112,11 +112,10 @@ class CallTrace:
 
     def of(self, turn: int) -> TurnTrace:
         """Return the trace of `turn`, a new one if it has none."""
-        if turn not in self._turns:
-            self._turns[turn] = TurnTrace(turn)
-            for old in sorted(self._turns)[: -self.KEPT]:
-                del self._turns[old]
-        return self._turns[turn]
+        trace = self._turns.setdefault(turn, TurnTrace(turn))
+        for old in sorted(self._turns)[: -self.KEPT]:
+            del self._turns[old]
+        return trace
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

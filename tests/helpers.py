@@ -17,15 +17,14 @@ from llm.fake import Fake as FakeMind
 from transport.line import Pcm
 from tts.fake import Fake as FakeMouth
 from voice.agent import Agent, Lines
-from voice.http_api import create_app
-from voice.serve import listen, web_server
+from voice.serve import Web, listen
 from voice.server import Server
 from voice.settings import Settings, TurnSettings
 from voice.tools import Outcome
 
 from speech import say
 
-QUICK = TurnSettings(silence=0.3, idle=30.0, longest_stall=5.0)
+QUICK = TurnSettings(silence=0.3, idle=30.0, longest_stall=8.0)
 
 LINES = Lines(
     greeting="Hello there.",
@@ -42,9 +41,6 @@ class NoTools:
     specs: tuple[llm.engine.ToolSpec, ...] = ()
     expects = ""
     choices: tuple[str, ...] = ()
-
-    def understood(self) -> None:
-        """Nothing to note."""
 
     async def call(self, name: str, arguments: Any, turn: int) -> Outcome:
         """There is no tool."""
@@ -96,7 +92,7 @@ async def running(
         server.mind = mind or FakeMind("Good morning to you.")
     if mouth is not None or chosen["tts"] == "fake":
         server.mouth = mouth or FakeMouth(character=0.03)
-    web = web_server(create_app(server))
+    web = Web(server)
     opened = listen("127.0.0.1", 0)
     serving = asyncio.create_task(web.serve(sockets=[opened]))
     try:
@@ -105,7 +101,6 @@ async def running(
             await asyncio.sleep(0.01)
         yield Running(server, opened.getsockname()[1])
     finally:
-        await server.stop()
         web.should_exit = True
         await serving
         opened.close()

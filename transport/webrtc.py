@@ -342,7 +342,7 @@ class WebRtcLine:
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Send one JSON event, or keep it until the data channel is open."""
-        text = json.dumps(event, ensure_ascii=False)
+        text = json.dumps(event)
         if self._channel is None:
             self._unsent.append(text)
         elif self._channel.readyState == "open":

@@ -71,7 +71,7 @@ class WebSocketLine:
         if len(self._out) - self._audio >= MAX_EVENTS:
             self._give_up()
         else:
-            self._put(json.dumps(event, ensure_ascii=False))
+            self._put(json.dumps(event))
 
     def clear(self) -> None:
         """Drop the frames that have not left yet."""
@@ -131,6 +131,8 @@ class Inlet:
 
     def _take_audio(self, data: bytes, now: float) -> None:
         rate, samples = self._line.rate, len(data) // 2
+        if not data:
+            return
         if len(data) % 2:
             self._refuse("odd_length", f"{len(data)} bytes of audio; expected whole 2-byte samples")
         elif samples > LONGEST_MESSAGE * rate:

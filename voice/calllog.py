@@ -40,7 +40,10 @@ class CallLog:
 
     def close(self) -> None:
         """Write what waits and stop; blocks until then, 5 s at most."""
-        self._lines.put(None)
+        try:
+            self._lines.put(None, timeout=1)
+        except queue.Full:
+            return  # the disk hangs, and so would we
         self._thread.join(5)
 
     def _put(self, entry: tuple[str, Mapping[str, Any] | None]) -> None:
@@ -62,7 +65,7 @@ class CallLog:
                         self._directory.mkdir(parents=True, exist_ok=True)
                         path = self._directory / f"{call}.jsonl"
                         files[call] = path.open("a", encoding="utf-8", buffering=1)
-                    files[call].write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
+                    files[call].write(json.dumps(event, default=str) + "\n")
             except OSError as error:
                 if not self.lost:
                     log.warning("call logs are lost, %s cannot be written: %s", call, error)

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 from llm.engine import Item, Message, ToolCall, ToolResult
 
+LONGEST = 4000
+"""Characters of the caller's words that wait for one answer; older ones are forgotten."""
+
 
 @dataclass(slots=True)
 class Entry:
@@ -48,7 +51,7 @@ class Context:
         """Add the caller's words; they join words of theirs that got no answer yet."""
         last = self.entries[-1]
         if isinstance(last.item, Message) and last.item.role == "user":
-            last.item = Message("user", f"{last.item.text} {text}")
+            last.item = Message("user", f"{last.item.text} {text}"[-LONGEST:])
             last.turn = turn
         else:
             self._add(turn, Message("user", text))

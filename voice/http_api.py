@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.staticfiles import StaticFiles
 
 from transport import webrtc, websocket
@@ -89,20 +89,22 @@ def create_app(server: Server) -> FastAPI:
                 415, "bad_type", f"content type is {kind or 'missing'}; expected application/sdp"
             )
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > LONGEST_OFFER:
-                return refused(
-                    413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
-                )
         try:
-            server.admit()
+            async for piece in request.stream():
+                body += piece
+                if len(body) > LONGEST_OFFER:
+                    return refused(
+                        413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
+                    )
+            server.admit(pending=len(peers))
             text = body.decode()
             peer = await webrtc.answer(
                 text, server.attach, loopback=server.settings.host in LOOPBACK
             )
         except BusyError as busy:
             return refused(503, busy.code, str(busy), busy.retry_after)
+        except ClientDisconnect:
+            return refused(400, "bad_offer", "the offer broke off")
         except UnicodeDecodeError:
             return refused(400, "bad_offer", "the offer is not UTF-8 text")
         except webrtc.OfferError as error:
@@ -140,19 +142,27 @@ def barred(connection: HTTPConnection, server: Server) -> JSONResponse | None:
     """
     key = server.settings.key
     if key:
-        given = connection.headers.get("authorization", "").removeprefix("Bearer ")
-        given = given or connection.query_params.get("key", "")
-        if not secrets.compare_digest(given.encode(), key.encode()):
+        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = connection.query_params.get("key", "")
+        if not secrets.compare_digest(given.encode(errors="replace"), key.encode()):
             return refused(
                 401, "bad_key", "a key is needed: Authorization: Bearer KEY, or ?key=KEY"
             )
         return None
     origin = connection.headers.get("origin")
-    place = urlsplit(origin or "")
-    own = place.netloc == connection.headers.get("host") and place.hostname in LOOPBACK
-    if origin and not own:
+    if origin and not _own(origin, connection.headers.get("host", "")):
         return refused(403, "bad_origin", f"calls from pages of {origin[:100]} are not taken")
     return None
+
+
+def _own(origin: str, host: str) -> bool:
+    """Tell whether `origin` is a page of this server, opened under a name of this machine."""
+    try:
+        place = urlsplit(origin)
+        return place.netloc == host and place.hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 async def turn_away(

@@ -45,6 +45,15 @@ class Thinking:
     keep: Callable[[asyncio.Task[Outcome]], None]
     end: str = field(default="", init=False)
     """Why the call ends after the latest answer, "" if it goes on."""
+    _working: asyncio.Task[Outcome] | None = field(default=None, init=False)
+    """The tool at work, or done and not yet spoken about."""
+    _told: bool = field(default=False, init=False)
+    """Whether the caller has been given an answer in this reply."""
+
+    @property
+    def working(self) -> bool:
+        """Whether a tool is at work, or its outcome was not spoken about yet."""
+        return self._working is not None
 
     async def line(self, turn: int, text: str) -> AsyncGenerator[str, None]:
         """Yield phrases of the agent's own words; no model is asked."""
@@ -58,21 +67,55 @@ class Thinking:
         Raises:
             EngineError: If the model failed, or called tools without end.
         """
-        self.end = ""
+        self.end, self._told = "", False
         for _ in range(MAX_ROUNDS):
             calls: list[ToolCall] = []
             async with aclosing(self._generate(turn, calls)) as phrases:
                 async for phrase in phrases:
+                    self._told = True
                     yield phrase
-            spoken = False
+            self._told = self._told and not calls
             for call in calls:
-                async with aclosing(self._run(turn, call)) as phrases:
+                self._begin(turn, call)
+                async with aclosing(self.settle(turn)) as phrases:
                     async for phrase in phrases:
-                        spoken = phrase is not self.lines.wait
                         yield phrase
-            if spoken or not calls:
-                return
-        raise EngineError(f"the model called tools {MAX_ROUNDS} times without an answer")
+                if self.end:
+                    return
+            if self._told or not calls:
+                break
+        else:
+            raise EngineError(f"the model called tools {MAX_ROUNDS} times without an answer")
+        if not self._told:
+            raise EngineError("the model answered nothing")
+
+    async def settle(self, turn: int) -> AsyncGenerator[str, None]:
+        """Yield what is to be said of the tool at work, if one is; wait for it.
+
+        A reply may be cut off while a tool works. The tool goes on, and the next reply
+        begins with this.
+        """
+        self.end = ""
+        if self._working is None:
+            return
+        now = asyncio.get_running_loop().time
+        if not self._working.done():
+            await asyncio.wait({self._working}, timeout=PATIENCE)
+        if not self._working.done():
+            for phrase in self._said(turn, self.lines.wait):
+                yield phrase
+            await asyncio.wait({self._working}, timeout=self.tool_timeout - PATIENCE)
+        self.mark("tool_end", turn, now())
+        task, self._working = self._working, None
+        if not task.done():
+            self._told = True
+            for phrase in self._said(turn, self.lines.tool_slow):
+                yield phrase
+            return
+        outcome = task.result()
+        self.end, self._told = outcome.end, bool(outcome.say or outcome.end)
+        for phrase in self._said(turn, outcome.say):
+            yield phrase
 
     async def _generate(self, turn: int, calls: list[ToolCall]) -> AsyncGenerator[str, None]:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
@@ -96,26 +139,11 @@ class Thinking:
         for phrase in phrases.flush():
             yield self._noted(turn, phrase)
 
-    async def _run(self, turn: int, call: ToolCall) -> AsyncGenerator[str, None]:
-        """Run one tool; yield what is to be said about it, if anything."""
-        now = asyncio.get_running_loop().time
-        self.mark("tool_start", turn, now())
-        task = asyncio.create_task(self._use(turn, call))
-        self.keep(task)
-        await asyncio.wait({task}, timeout=PATIENCE)
-        if not task.done():
-            for phrase in self._said(turn, self.lines.wait):
-                yield phrase
-            await asyncio.wait({task}, timeout=max(0.0, self.tool_timeout - PATIENCE))
-        self.mark("tool_end", turn, now())
-        if not task.done():
-            for phrase in self._said(turn, self.lines.tool_slow):
-                yield phrase
-            return
-        outcome = task.result()
-        self.end = outcome.end
-        for phrase in self._said(turn, outcome.say):
-            yield phrase
+    def _begin(self, turn: int, call: ToolCall) -> None:
+        """Set a tool to work."""
+        self.mark("tool_start", turn, asyncio.get_running_loop().time())
+        self._working = asyncio.create_task(self._use(turn, call))
+        self.keep(self._working)
 
     async def _use(self, turn: int, call: ToolCall) -> Outcome:
         """Call the tool; note call and result in the conversation, whoever still listens."""

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import signal
 import socket
 
 import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 
 from voice import __version__
@@ -21,6 +21,9 @@ PING = 4.0
 
 UNACKNOWLEDGED_MS = 12_000
 """Milliseconds after which the kernel gives up a client that takes no more data."""
+
+MANY_FILES = 65_536
+"""Open files and sockets asked of the system; the usual limit of 1024 is soon reached."""
 
 LONGEST_MESSAGE = 16 * 2**20
 """Bytes of one WebSocket message that are read at all."""
@@ -41,8 +44,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         opened.bind((host, port))
         opened.listen(1024)
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:
         opened.close()
+        if not isinstance(error, OSError):
+            raise OSError(f"cannot listen on {host!r}: no such address") from None
         if error.errno == errno.EADDRINUSE:
             raise OSError(
                 f"port {port} of {host} is in use: stop what listens there, or choose another "
@@ -52,11 +57,13 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
-def web_server(app: FastAPI) -> uvicorn.Server:
-    """Return what serves `app`, with the limits above."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
+class Web(uvicorn.Server):
+    """Serves `server` with the limits above; ends its calls before it closes their sockets."""
+
+    def __init__(self, server: Server) -> None:
+        self._calls = server
+        config = uvicorn.Config(
+            create_app(server),
             ws="websockets-sansio",
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=PING,
@@ -66,7 +73,12 @@ def web_server(app: FastAPI) -> uvicorn.Server:
             timeout_graceful_shutdown=5,
             lifespan="off",
         )
-    )
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop the server, then close what is still open."""
+        await self._calls.stop()
+        await super().shutdown(sockets)
 
 
 async def serve(settings: Settings, console: Console) -> None:
@@ -80,7 +92,7 @@ async def serve(settings: Settings, console: Console) -> None:
     server = Server(settings)
     with contextlib.closing(listen(settings.host, settings.port)) as opened:
         port = opened.getsockname()[1]
-        web = web_server(create_app(server))
+        web = Web(server)
         loop = asyncio.get_running_loop()
         listening = asyncio.create_task(web.serve(sockets=[opened]))
         console.print(
@@ -107,7 +119,6 @@ async def serve(settings: Settings, console: Console) -> None:
                 await asyncio.gather(starting, return_exceptions=True)
         finally:
             web.should_exit = True
-            await server.stop()
             await listening
 
 
@@ -119,6 +130,8 @@ def run(settings: Settings, console: Console) -> None:
     """
     import uvloop
 
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, min(most, MANY_FILES)), most))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("aioice").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

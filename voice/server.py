@@ -90,15 +90,15 @@ class Server:
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
 
-    def admit(self) -> None:
-        """Check that one more call can be taken.
+    def admit(self, pending: int = 0) -> None:
+        """Check that one more call can be taken; `pending` are being set up or going on.
 
         Raises:
             BusyError: If not.
         """
         if self._crew is None or not self.ready:
             raise BusyError("not_ready", "the engines are still loading", 2)
-        if len(self.sessions) >= self.settings.max_calls:
+        if max(len(self.sessions), pending) >= self.settings.max_calls:
             self.metrics.refused.inc()
             raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
 

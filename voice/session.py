@@ -43,6 +43,12 @@ from voice.understanding import Understanding, Verdict
 
 log = logging.getLogger(__name__)
 
+TYPING = 0.2
+"""Seconds that a typed message must come after the last."""
+
+LONGEST_TYPED = 1000
+"""Characters of a typed message that are read."""
+
 MADE_AHEAD = 8.0
 """Seconds of a reply that are made before the caller has heard them, at most."""
 
@@ -133,7 +139,10 @@ class Session:
         self._reply: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._over: asyncio.Future[None] | None = None
+        self._tools: set[asyncio.Task[Outcome]] = set()
+        self._typed_at = 0.0
+        self._partial = 0  # turn of a user caption that is not final yet
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def underruns(self) -> int:
@@ -144,7 +153,7 @@ class Session:
 
     def hear(self, pcm: Pcm) -> None:
         """Take the caller's next samples at 16 kHz."""
-        if self._over is None or self._over.done():
+        if self._over.done() or not self._turn.number or not len(pcm):
             return
         for event in self._ears.hear(pcm):
             match event:
@@ -156,22 +165,20 @@ class Session:
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """Take one JSON message of the caller; unknown types are ignored."""
+        if self._over.done():
+            return
         match message:
             case {"type": "hang_up"}:
                 self._receive(CallerLeft("hang_up"))
+            case {"type": "text", "text": str(text)} if self._now() - self._typed_at < TYPING:
+                self._refuse("too_fast", f"a message within {TYPING} s of the last is dropped")
             case {"type": "text", "text": str(text)}:
                 if text.strip():
-                    self._typed.append(text.strip()[:1000])
+                    self._typed_at = self._now()
+                    self._typed.append(text.strip()[:LONGEST_TYPED])
                     self._receive(Typed())
             case {"type": "text"}:
-                self._tell(
-                    {
-                        "type": "error",
-                        "turn": self._turn.number,
-                        "code": "bad_message",
-                        "message": 'a "text" message needs a string in "text"',
-                    }
-                )
+                self._refuse("bad_message", 'a "text" message needs a string in "text"')
 
     def lost(self, reason: str) -> None:
         """The wire has gone."""
@@ -185,7 +192,6 @@ class Session:
         Raises:
             ExceptionGroup: If something failed that no part of the call could handle.
         """
-        self._over = asyncio.get_running_loop().create_future()
         self._tell(
             {
                 "type": "start",
@@ -202,14 +208,7 @@ class Session:
             self._receive(CallStarted())
             await self._over
         except Exception:
-            self._tell(
-                {
-                    "type": "error",
-                    "turn": self._turn.number,
-                    "code": "internal",
-                    "message": "something failed here; this call ends",
-                }
-            )
+            self._refuse("internal", "something failed here; this call ends")
             self._end("error")
             raise
         finally:
@@ -224,12 +223,14 @@ class Session:
         for task in (*self._tasks, *finals):
             task.cancel()
         await asyncio.gather(*self._tasks, *finals, return_exceptions=True)
+        if self._tools:  # what is being written is written to its end
+            await asyncio.wait(self._tools, timeout=self._settings.tool_timeout)
         self._toolbox.close()
         self.line.close()
 
     def _receive(self, event: Event) -> None:
         """Feed the turn core and do what it says."""
-        if self._over is None or self._over.done():
+        if self._over.done():
             return
         self._turn.receive(event, self._now())
         self._perform()
@@ -264,21 +265,24 @@ class Session:
         if not self.ended:
             self.ended = reason
             self._tell({"type": "end", "turn": self._turn.number, "reason": reason})
-        if self._over is not None and not self._over.done():
+        if not self._over.done():
             self._over.set_result(None)
 
     # Replies.
 
     def _start_reply(self, turn: int, cause: Cause, waited_from: float | None) -> None:
         now = self._now()
-        if cause is Cause.TYPED:
+        if cause is Cause.TYPED:  # what was being said meanwhile is taken back
             self._ears.drop()
+            self._forget_spoken()
             waited_from = now
         if waited_from is not None:
             self.trace.mark("speech_end", turn, waited_from)
             self.trace.mark("decided", turn, now)
         if cause is Cause.SPOKEN and (final := self._ears.finish(now)) is not None:
             self._finals.append(final)
+        if cause is not Cause.SPOKEN:
+            self._interrupted = ""
         self._spoken = Spoken(turn)
         self._reply = self._spawn(self._make_reply(turn, cause))
 
@@ -304,29 +308,22 @@ class Session:
             case Cause.FAILURE:
                 phrases = thinking.line(turn, lines.failed)
             case Cause.TYPED:
-                phrases = self._answer_typed(turn)
+                text = " ".join(self._typed)
+                self._typed.clear()
+                phrases = self._answer(turn, text)
             case Cause.SPOKEN:
                 phrases = await self._answer_spoken(turn)
         async with aclosing(phrases):
             async for phrase in phrases:
                 yield phrase
 
-    def _answer_typed(self, turn: int) -> AsyncGenerator[str, None]:
-        text = " ".join(self._typed)
-        self._typed.clear()
-        self._interrupted = ""
-        self._understood(turn, text)
-        return self._thinking.answer(turn)
-
     async def _answer_spoken(self, turn: int) -> AsyncGenerator[str, None]:
         """Decide what the caller's sound was, and answer that."""
         while self._finals:  # an answer that was cancelled leaves its words to the next
             final, duration = self._finals[0]
-            try:
-                self._heard.add(await asyncio.shield(final), duration)
-            finally:
-                if final.done():
-                    self._finals.pop(0)
+            await asyncio.wait({final})
+            self._finals.pop(0)
+            self._heard.add(final.result(), duration)
         heard, self._heard = self._heard, Heard()
         self.trace.mark("asr_final", turn, self._now())
         judged = self._understanding.judge(heard, self._expects(), bool(self._interrupted))
@@ -343,23 +340,44 @@ class Session:
         interrupted, self._interrupted = self._interrupted, ""
         match judged.verdict:
             case Verdict.UNDERSTOOD:
-                self._understood(turn, heard.text)
-                return self._thinking.answer(turn)
+                return self._answer(turn, heard.text)
             case Verdict.MISSED:
                 self._caption("user", turn, heard.text, final=True, understood=False)
                 choices = list(self._toolbox.choices)
                 self._tell({"type": "choices", "turn": turn, "choices": choices})
                 return self._thinking.line(turn, judged.line)
-            case Verdict.NOISE if not interrupted and self.context.unanswered:
-                return self._thinking.answer(turn)
             case Verdict.NOISE:
-                return self._thinking.line(turn, interrupted)
+                if self._partial:
+                    self._caption("user", self._partial, "", final=True)
+                return self._go_on(turn, interrupted)
 
-    def _understood(self, turn: int, text: str) -> None:
+    async def _answer(self, turn: int, text: str) -> AsyncGenerator[str, None]:
+        """Answer the caller's words, after what is still to be said of a tool at work."""
         self._understanding.understood()
-        self._toolbox.understood()
         self._caption("user", turn, text, final=True)
+        async with aclosing(self._thinking.settle(turn)) as phrases:
+            async for phrase in phrases:
+                yield phrase
+        if self._thinking.end:
+            return
         self.context.caller_said(turn, text)
+        async with aclosing(self._thinking.answer(turn)) as phrases:
+            async for phrase in phrases:
+                yield phrase
+
+    def _go_on(self, turn: int, interrupted: str) -> AsyncGenerator[str, None]:
+        """Say what a sound that meant nothing has cut off."""
+        if self._thinking.working:
+            return self._thinking.settle(turn)
+        if not interrupted and self.context.unanswered:
+            return self._thinking.answer(turn)
+        return self._thinking.line(turn, interrupted)
+
+    def _forget_spoken(self) -> None:
+        for final, _ in self._finals:
+            final.cancel()
+        self._finals.clear()
+        self._heard = Heard()
 
     async def _say(self, turn: int, words: AsyncGenerator[str, None]) -> None:
         """Speak phrases; tell the turn core how it goes."""
@@ -421,7 +439,7 @@ class Session:
             return  # it was heard to its end
         spoken, self._spoken = self._spoken, Spoken(0)
         heard = bisect_right(spoken.ends, self._playout.clear())
-        self._interrupted = self.context.agent_heard(turn, heard)
+        self._interrupted = self.context.agent_heard(turn, heard) or self._interrupted
         if spoken.words:
             self.line.clear()
             self._tell({"type": "clear", "turn": turn})
@@ -446,6 +464,8 @@ class Session:
             pass  # whoever asks for the final words hears of it
 
     def _caption(self, role: str, turn: int, text: str, *, final: bool, **more: bool) -> None:
+        if role == "user":
+            self._partial = 0 if final else turn
         caption = {"type": "captions", "turn": turn, "role": role, "text": text, "final": final}
         self._tell(caption | more)
 
@@ -453,9 +473,14 @@ class Session:
         self._note(event)
         self.line.tell(event)
 
+    def _refuse(self, code: str, message: str) -> None:
+        turn = self._turn.number
+        self._tell({"type": "error", "turn": turn, "code": code, "message": message})
+
     def _keep(self, task: asyncio.Task[Outcome]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Let a tool work to its end, whatever becomes of the reply that called it."""
+        self._tools.add(task)
+        task.add_done_callback(self._tools.discard)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         """Run `work` as a task of this call; what it cannot handle ends the call."""
@@ -468,7 +493,7 @@ class Session:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if self._over is not None and not self._over.done():
+        if not self._over.done():
             self._over.set_exception(error)
 
     def _now(self) -> float:

@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+NOT_SETTINGS = ("VOICE_CONFIG", "VOICE_URL")
+"""Variables that name the settings file, and the server that commands call."""
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -86,6 +89,13 @@ class Settings:
         within("asr_decoders", self.asr_decoders, 1, 64)
         within("max_calls", self.max_calls, 1, 100_000)
         within("tool_timeout", self.tool_timeout, 0.1, 60.0, "s")
+        if self.tool_timeout >= self.turn.longest_stall:
+            raise ValueError(
+                f"tool_timeout is {self.tool_timeout} s; expected less than turn.longest_stall "
+                f"({self.turn.longest_stall} s), or a slow tool counts as a failed reply"
+            )
+        if not self.key.isascii():
+            raise ValueError("key has other characters than ASCII, which no header can carry")
         if self.host not in LOOPBACK and not self.key:
             raise ValueError(
                 f"host is {self.host!r}, which other machines can reach, and no key is set: "
@@ -140,7 +150,7 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
             values[name], sources[name] = _checked(name, value, str(file)), str(file)
     variables = {f"VOICE_{name.upper().replace('.', '_')}": name for name in names()}
     for variable, text in sorted(environment.items()):
-        if not variable.startswith("VOICE_") or variable == "VOICE_CONFIG":
+        if not variable.startswith("VOICE_") or variable in NOT_SETTINGS:
             continue
         if variable not in variables:
             raise ValueError(
@@ -180,7 +190,7 @@ def value_of(settings: Settings, name: str) -> Any:
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"cannot read the settings in {file}: {error}") from error
 
 
@@ -204,7 +214,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
     if name not in known:
         raise ValueError(f"unknown setting {name} in {source}{_nearest(name, known)}")
     wanted = known[name]
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not wanted:
         raise ValueError(f"{name} in {source} is {value!r}; expected {wanted.__name__}")

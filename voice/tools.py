@@ -45,9 +45,6 @@ class Toolbox(Protocol):
     def choices(self) -> Sequence[str]:
         """Answers to offer a caller who is not understood, as spoken; may be empty."""
 
-    def understood(self) -> None:
-        """Note that the caller's turn was understood well enough to act upon."""
-
     async def call(self, name: str, arguments: Mapping[str, Json], turn: int) -> Outcome:
         """Run one tool, in the caller's turn number `turn`.
 
