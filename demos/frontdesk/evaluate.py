@@ -3,8 +3,8 @@
     python -m demos.frontdesk.evaluate
 
 prints one JSON line per measurement. The model runs as it ships (CTranslate2, 8 bits), the
-recogniser and the book are the real ones, the callers are synthetic voices on noisy lines, half
-of them telephones.
+recogniser and the book are the real ones, the callers are synthetic voices in rooms and on
+telephones.
 """
 
 import argparse
@@ -46,9 +46,6 @@ CLAIM = re.compile(r"\b(booked|moved|cancell?ed|confirmed|scheduled|done)\b", re
 
 LONGEST = 16
 """Turns after which a caller gives up."""
-
-LINES = {False: "speech in a browser", True: "speech on a telephone"}
-"""What a caller may be heard through."""
 
 NOTES = False
 """Whether to print every mistake."""
@@ -138,7 +135,7 @@ async def clean_text(mind: Mind, turns: Sequence[tuple[Moment, Said]]) -> dict[s
 
 
 async def recognised(
-    ears: Ears, mind: Mind, turns: Sequence[tuple[Moment, Said]], telephone: bool
+    ears: Ears, mind: Mind, turns: Sequence[tuple[Moment, Said]], line: str
 ) -> dict[str, Any]:
     """Exact tool calls on what the recogniser heard; what it is unsure of is not acted on."""
     rng = random.Random(11)
@@ -147,7 +144,7 @@ async def recognised(
         if not language.meaning(said, moment).tool:
             continue
         if total % hearing.SENTENCES == 0:
-            speaker = hearing.some_speaker(language.TEST_VOICES, rng, telephone)
+            speaker = hearing.some_speaker(language.TEST_VOICES, rng, line)
             call = f"sentences {total}"
         total += 1
         pcm = hearing.called(said.text, speaker, rng)
@@ -166,7 +163,7 @@ async def recognised(
             good = sure and await understood(mind, moment, said, heard.text)
         in_two += good
     return {
-        "measured": f"recognised sentences, {LINES[telephone]}",
+        "measured": f"recognised sentences, {line}",
         "turns": total,
         "word for word": round(words / total, 3),
         "right at first": round(right / total, 3),
@@ -175,7 +172,7 @@ async def recognised(
     }
 
 
-async def outside(ears: Ears, mind: Mind, count: int, telephone: bool) -> dict[str, Any]:
+async def outside(ears: Ears, mind: Mind, count: int, line: str) -> dict[str, Any]:
     """Tool calls that come of sentences and noises which were not for a clinic."""
     rng, calls, spoken, noise, written = random.Random(12), Counter[str](), 0, 0, 0
     moments = [examples.some_moment(rng) for _ in range(count)]
@@ -187,7 +184,7 @@ async def outside(ears: Ears, mind: Mind, count: int, telephone: bool) -> dict[s
             note("outside, written", moment, text, "->", found)
         for kind in ("speech", "noise"):
             if kind == "speech":
-                speaker = hearing.some_speaker(language.TEST_VOICES, rng, telephone)
+                speaker = hearing.some_speaker(language.TEST_VOICES, rng, line)
                 pcm = hearing.called(text, speaker, rng)
                 spoken += 1
             else:
@@ -201,7 +198,7 @@ async def outside(ears: Ears, mind: Mind, count: int, telephone: bool) -> dict[s
                 if found.tool:
                     note("outside", kind, moment, text, "as", heard.text, "->", found)
     return {
-        "measured": f"out of domain, ends in a tool call, {LINES[telephone]}",
+        "measured": f"out of domain, ends in a tool call, {line}",
         "written sentences": round(written / count, 3),
         "spoken sentences": round(calls["speech"] / spoken, 3),
         "noises": round(calls["noise"] / noise, 3),
@@ -307,7 +304,7 @@ class Ended:
     corrections: int
 
 
-async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int, telephone: bool) -> Ended:
+async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int, on: str) -> Ended:
     """Hold one call; without `ears` the words are passed on as they are."""
     rng = random.Random(seed)
     calendar = await desk.read()
@@ -323,7 +320,7 @@ async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int, telepho
     else:
         expected[name] = start_of(day, slot)
     caller, call = Caller(wish, rng), DeskCall(desk)
-    speaker = hearing.some_speaker(language.TEST_VOICES, rng, telephone)
+    speaker = hearing.some_speaker(language.TEST_VOICES, rng, on)
     items: list[Item] = [Message("assistant", "Hello. How can I help?")]
     topic, line, ended, corrections, missed = "", "Hello. How can I help?", "", 0, False
     for turn in range(1, LONGEST + 1):
@@ -358,20 +355,18 @@ async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int, telepho
     return Ended("nothing" if after == calendar.upcoming else "wrong", turn, corrections)
 
 
-async def whole_calls(
-    ears: Ears | None, mind: Mind, count: int, telephone: bool = False
-) -> dict[str, Any]:
+async def whole_calls(ears: Ears | None, mind: Mind, count: int, line: str = "") -> dict[str, Any]:
     """Whole calls of callers who want one thing; what was written is compared with it."""
     ends: list[Ended] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(count):
             desk = Desk(Path(folder) / f"{seed}.sqlite", lambda: NOW)
-            ends.append(await one_call(ears, mind, desk, seed, telephone))
+            ends.append(await one_call(ears, mind, desk, seed, line))
             if ends[-1].how != "right":
                 note("call", seed, ends[-1])
     how = Counter(end.how for end in ends)
     return {
-        "measured": f"whole calls, {LINES[telephone] if ears else 'clean text'}",
+        "measured": f"whole calls, {line or 'clean text'}",
         "calls": count,
         "as wished": round(how["right"] / count, 3),
         "nothing written": round(how["nothing"] / count, 3),
@@ -393,12 +388,12 @@ async def main(model: Path, turns: int, calls: int, speech: bool) -> None:
         print(json.dumps(await whole_calls(None, mind, calls)), flush=True)
         if speech:
             await ears.start()
-            for telephone in LINES:
-                heard = await recognised(ears, mind, sentences[: turns // 4], telephone)
+            for line in hearing.LINES:
+                heard = await recognised(ears, mind, sentences[: turns // 4], line)
                 print(json.dumps(heard), flush=True)
-                heard = await outside(ears, mind, turns // 8, telephone)
+                heard = await outside(ears, mind, turns // 8, line)
                 print(json.dumps(heard), flush=True)
-                heard = await whole_calls(ears, mind, calls, telephone)
+                heard = await whole_calls(ears, mind, calls, line)
                 print(json.dumps(heard), flush=True)
     finally:
         await ears.stop()

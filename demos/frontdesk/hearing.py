@@ -3,7 +3,7 @@
     python -m demos.frontdesk.hearing --count 6000
 
 writes `transcripts.jsonl.gz`, from which the model learns what it will really be told. The voices
-are espeak's, on noisy lines, half of them telephones: no recording of a person is used.
+are espeak's, in rooms and on telephones: no recording of a person is used.
 """
 
 import argparse
@@ -84,14 +84,23 @@ class Speaker:
     peak: float
 
 
-def some_speaker(voices: Sequence[str], rng: random.Random, telephone: bool) -> Speaker:
-    """Draw a caller, on a telephone or in a browser, where there is less noise."""
+LINES = {
+    "quiet room": (False, 30.0, 40.0),
+    "noisy room": (False, 15.0, 30.0),
+    "telephone": (True, 10.0, 25.0),
+}
+"""Where callers are: whether the line is narrow, and how far noise is below speech, in dB."""
+
+
+def some_speaker(voices: Sequence[str], rng: random.Random, line: str) -> Speaker:
+    """Draw a caller who is on one of the `LINES`."""
+    telephone, loudest, softest = LINES[line]
     return Speaker(
         voice=rng.choice(voices),
         speed=rng.randint(130, 185),
         pitch=rng.randint(30, 70),
         telephone=telephone,
-        snr_db=rng.uniform(10, 25) if telephone else rng.uniform(15, 30),
+        snr_db=rng.uniform(loudest, softest),
         peak=rng.uniform(0.2, 0.7),
     )
 
@@ -128,7 +137,7 @@ async def gather(ears: Engine, count: int, seed: int) -> list[Heard]:
     heard = []
     for number in range(count):
         if number % SENTENCES == 0:
-            speaker = some_speaker(VOICES, rng, telephone=rng.random() < 0.5)
+            speaker = some_speaker(VOICES, rng, rng.choice(tuple(LINES)))
         ask = examples.some_moment(rng).ask
         said = language.draw(ask, rng)
         call = f"call {number // SENTENCES}"
