@@ -242,17 +242,16 @@ class _Worker:
                 env=os.environ | {"PYTHONPATH": path},
             )
         reader, writer = await asyncio.open_connection(sock=ours)
-        try:
+        messages, said = Messages(), list[tuple[Kind, int, bytes]]()
+        with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(START_WITHIN):
-                data = await reader.read(1 << 16)
-        except (TimeoutError, ConnectionError):
-            data = b""
-        for kind, _, payload in Messages().feed(data):
-            if kind is Kind.READY:
-                for line in json.loads(payload):
-                    log.warning("%s", line)
-                self._writer = writer
-                return reader
+                while not said and (data := await reader.read(1 << 16)):
+                    said += messages.feed(data)
+        if said:  # it is ready
+            for line in json.loads(said[0][2]):
+                log.warning("%s", line)
+            self._writer = writer
+            return reader
         writer.close()
         await self._bury("")
         raise EngineError(

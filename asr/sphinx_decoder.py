@@ -41,6 +41,10 @@ LOUDER = 8.0
 NOISE = 0.003
 """RMS of the noise added to it: 30 dB below the speech."""
 
+GAUSSIANS = 8
+"""Gaussians of each codebook that are looked at in a frame; 4, the default, costs a fifth
+less work and hears fewer sentences right (held-out wordings: 15 instead of 32 %)."""
+
 FRAME = 0.01
 """Seconds from one frame of the decoder to the next."""
 
@@ -105,6 +109,7 @@ class Models:
             lm=None,
             loglevel="FATAL",
             cmn="live",
+            topn=GAUSSIANS,
             fwdflat=False,
             bestpath=True,
         )
