@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asr.engine import RATE, Engine, Hypothesis, Listening, Pcm, Stream
-from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped, VadModel
+from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped
 
 PRE_ROLL = 0.3
 """Seconds of sound before the detected start that the recogniser hears, too."""
@@ -64,12 +64,14 @@ class Ears:
     Attributes:
         engine: The recogniser.
         detector: Whether somebody speaks.
+        call: Its name: a recogniser may get used to a caller's voice and line.
         expects: Asks what the agent has just asked about.
         opened: Told of every utterance, for captions.
     """
 
     engine: Engine
     detector: SpeechDetector
+    call: str
     expects: Callable[[], str]
     opened: Callable[[Utterance], None]
     samples: int = 0
@@ -113,7 +115,7 @@ class Ears:
         if self.utterance is not None:
             self.utterance.ended = self.samples
             return
-        stream = self.engine.open(Listening(expects=self.expects()))
+        stream = self.engine.open(Listening(expects=self.expects(), call=self.call))
         first = at - round(PRE_ROLL * RATE)
         position = self.samples - self._recent_samples
         for piece in self._recent:
@@ -128,16 +130,6 @@ class Ears:
         self._recent_samples += len(pcm)
         while self._recent_samples - len(self._recent[0]) >= KEPT * RATE:
             self._recent_samples -= len(self._recent.popleft())
-
-
-def ears(
-    engine: Engine,
-    model: VadModel,
-    expects: Callable[[], str],
-    opened: Callable[[Utterance], None],
-) -> Ears:
-    """Make the ears of one call."""
-    return Ears(engine, SpeechDetector(model), expects, opened)
 
 
 async def _final(stream: Stream, deadline: float) -> Hypothesis:

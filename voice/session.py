@@ -12,13 +12,14 @@ import asr.engine
 import llm.engine
 import tts.engine
 from asr import vad
+from asr.vad import SpeechDetector
 from latency.trace import CallTrace
 from transport.audio import Resampler
 from transport.line import Line, Pcm
 from transport.pacer import Pacer, Playout
 from voice.agent import Agent
 from voice.context import Context
-from voice.hearing import Heard, Utterance, ears
+from voice.hearing import Ears, Heard, Utterance
 from voice.reply import Thinking
 from voice.settings import Settings
 from voice.tools import Outcome
@@ -119,7 +120,8 @@ class Session:
         self._turn = Turn(settings.turn)
         self._toolbox = crew.agent.open()
         self._understanding = Understanding(crew.agent.lines)
-        self._ears = ears(crew.ears, crew.vad, self._expects, self._opened)
+        detector = SpeechDetector(crew.vad)
+        self._ears = Ears(crew.ears, detector, name, self._expects, self._opened)
         self._playout = Playout(crew.pacer, line.play, line.rate, progress=self._left)
         self._thinking = Thinking(
             mind=crew.mind,
