@@ -59,7 +59,7 @@ class Sphinx:
             )
         self.speech = speech
         self.about = (
-            f"pocketsphinx, which understands what callers are expected to say ({speech})"
+            "pocketsphinx, which understands what callers are expected to say, and little else"
             if speech
             else "pocketsphinx with its general model: gets about every second word of anybody"
         )

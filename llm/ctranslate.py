@@ -49,7 +49,7 @@ class CTranslate:
 
     def __init__(self, path: Path, threads: int = 1, cache: Path | None = None) -> None:
         """Choose the model's directory; see `llm.convert.converted` for `cache`."""
-        self.name = f"ctranslate:{path}"
+        self.name = f"ctranslate:{path.name}"
         self.about = f"The language model in {path.name}, in 8 bits on {threads} CPU thread(s)."
         self._path = path
         self._threads = threads

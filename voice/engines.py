@@ -50,7 +50,10 @@ def mind(settings: Settings, agent: Agent) -> llm.engine.Engine:
                     f"{agent.name} has no model of its own: choose one, for example "
                     "--llm openai:http://127.0.0.1:8001"
                 )
-            return CTranslate(agent.model)
+            own = CTranslate(agent.model)
+            own.name = "embedded"
+            own.about = f"A small model trained for {agent.name}: it knows nothing else."
+            return own
         case ["ctranslate", directory] if directory:
             from llm.ctranslate import CTranslate
 
