@@ -110,27 +110,35 @@ def held_out(count: int, seed: int, trained: frozenset[str]) -> list[tuple[Momen
     return drawn
 
 
-async def understood(mind: Mind, moment: Moment, said: Said, words: str) -> bool:
-    """Whether the model does the right thing about `words`, which were meant as `said`."""
+async def understood(mind: Mind, moment: Moment, said: Said, words: str) -> tuple[bool, bool]:
+    """Let the model answer `words`, which were meant as `said`.
+
+    Returns whether it does the right thing, and whether it takes them for a yes that they are not.
+    """
     wanted = language.meaning(said, moment)
     found = await ask(mind, [*before(moment), Message("user", words)])
-    return (found.tool, dict(found.arguments)) == (wanted.tool, dict(wanted.arguments))
+    right = (found.tool, dict(found.arguments)) == (wanted.tool, dict(wanted.arguments))
+    return right, not right and found.tool == "confirm" and found.arguments.get("answer") == "yes"
 
 
 async def clean_text(mind: Mind, turns: Sequence[tuple[Moment, Said]]) -> dict[str, Any]:
     """Exact tool calls on what was said, word for word."""
+    asked = false_yes = 0
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for moment, said in turns:
         kind = "tool" if language.meaning(said, moment).tool else "text"
-        good = await understood(mind, moment, said, said.text)
+        good, false = await understood(mind, moment, said, said.text)
+        asked += moment.ask == "yes_no" and said.family != "yes"
+        false_yes += false and moment.ask == "yes_no"
         for key in (kind, f"family {said.family}"):
             total[key] += 1
             right[key] += good
         if not good:
             found = await ask(mind, [*before(moment), Message("user", said.text)])
             note("clean", moment, said, "->", found)
-    rates = {key: round(right[key] / total[key], 3) for key in sorted(total)}
+    rates: dict[str, Any] = {key: round(right[key] / total[key], 3) for key in sorted(total)}
+    rates["taken for a yes to a read-back"] = f"{false_yes} of {asked}"
     return {"measured": "clean text, right answers", "turns": len(turns)} | rates
 
 
@@ -152,7 +160,7 @@ async def recognised(
         words += heard.text == said.text
         sure = bool(heard.text) and heard.confidence >= SURE
         unsure += not sure
-        good = sure and await understood(mind, moment, said, heard.text)
+        good = sure and (await understood(mind, moment, said, heard.text))[0]
         right += good
         if not good:
             found = await ask(mind, [*before(moment), Message("user", heard.text)])
@@ -160,7 +168,7 @@ async def recognised(
             pcm = hearing.called(plainly(said.family, said.slots) or said.text, speaker, rng)
             heard = await hearing.hear(ears, pcm, moment.ask, call)
             sure = bool(heard.text) and heard.confidence >= SURE
-            good = sure and await understood(mind, moment, said, heard.text)
+            good = sure and (await understood(mind, moment, said, heard.text))[0]
         in_two += good
     return {
         "measured": f"recognised sentences, {line}",
@@ -320,7 +328,7 @@ async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int, on: str
     else:
         expected[name] = start_of(day, slot)
     caller, call = Caller(wish, rng), DeskCall(desk)
-    speaker = hearing.some_speaker(language.TEST_VOICES, rng, on)
+    speaker = hearing.some_speaker(language.TEST_VOICES, rng, on or "quiet room")
     items: list[Item] = [Message("assistant", "Hello. How can I help?")]
     topic, line, ended, corrections, missed = "", "Hello. How can I help?", "", 0, False
     for turn in range(1, LONGEST + 1):
