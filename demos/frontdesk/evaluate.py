@@ -145,9 +145,12 @@ async def clean_text(mind: Mind, turns: Sequence[tuple[Moment, Said]]) -> dict[s
 async def recognised(
     ears: Ears, mind: Mind, turns: Sequence[tuple[Moment, Said]], line: str
 ) -> dict[str, Any]:
-    """Exact tool calls on what the recogniser heard; what it is unsure of is not acted on."""
+    """Exact tool calls on what the recogniser heard; what it is unsure of is not acted on.
+
+    Who is not understood says it once more, plainly where there is a plain way.
+    """
     rng = random.Random(11)
-    total = right = in_two = unsure = words = 0
+    total = right = wrong = readable = in_two = unsure = words = 0
     for moment, said in turns:
         if not language.meaning(said, moment).tool:
             continue
@@ -160,7 +163,10 @@ async def recognised(
         words += heard.text == said.text
         sure = bool(heard.text) and heard.confidence >= SURE
         unsure += not sure
-        good = sure and (await understood(mind, moment, said, heard.text))[0]
+        good = bool(heard.text) and (await understood(mind, moment, said, heard.text))[0]
+        readable += good
+        wrong += sure and not good
+        good = good and sure
         right += good
         if not good:
             found = await ask(mind, [*before(moment), Message("user", heard.text)])
@@ -176,7 +182,9 @@ async def recognised(
         "word for word": round(words / total, 3),
         "right at first": round(right / total, 3),
         "right when said once more": round(in_two / total, 3),
+        "acted on wrongly": round(wrong / total, 3),
         "unsure, asks again": round(unsure / total, 3),
+        "right whatever the confidence": round(readable / total, 3),
     }
 
 
