@@ -1,7 +1,8 @@
 """A caller of the front desk who knows what they want and answers what they are asked."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from demos.frontdesk import clinic
 
@@ -35,6 +36,7 @@ class Patient:
     missed: int = 0
     wrong_read_backs: int = 0
     last: str = ""
+    asked: Counter[str] = field(default_factory=Counter)
 
     def answer(self, line: str) -> str:
         """Return what to say to the agent's `line`, "" once all is done."""
@@ -42,9 +44,15 @@ class Patient:
         self.last = self._answer(line)
         return self.last
 
+    def _vary(self, *ways: str) -> str:
+        """Return the next of several ways to say a thing: whoever is missed rephrases."""
+        self.asked[ways[0]] += 1
+        return ways[(self.asked[ways[0]] - 1) % len(ways)]
+
     def _answer(self, line: str) -> str:
-        slot = f"{self.day.title()} at {clinic.clock(self.time)}"
-        when = f"{self.day} at {clinic.clock(self.time)}"
+        clock = clinic.clock(self.time)
+        slot = f"{self.day.title()} at {clock}"
+        when = f"{self.day} at {clock}"
         if re.search(r"It is (booked|moved|cancelled)", line):
             self.done = True
             return ""
@@ -64,7 +72,7 @@ class Patient:
         if "day and time" in line:
             return when
         if re.search(r"[Ww]hich (other )?day", line):
-            return self.day
+            return self._vary(self.day, f"on {self.day} please", when)
         if "Which time" in line:
-            return clinic.clock(self.time)
+            return self._vary(clock, f"at {clock} please", when)
         return self.opening
