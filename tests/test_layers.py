@@ -40,7 +40,9 @@ HEAVY = {
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
     "faster_whisper": {"asr/whisper.py"},
-    "aiortc": {"transport/webrtc.py"},
+    "aiortc": {
+        f"transport/webrtc{part}.py" for part in ("", "_addresses", "_line", "_media", "_offer")
+    },
 }
 """Packages that are slow to import, and the only files that may."""
 

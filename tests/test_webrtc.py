@@ -24,10 +24,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.webrtc_client import Caller, connect
-from transport import webrtc
+from transport import webrtc, webrtc_line, webrtc_media
 from transport.codec import Decoder, Encoder
 from transport.line import FRAME, HEARING_RATE, Line, Pcm
-from transport.webrtc import AgentTrack, IceServer, OfferError, Peer, answer, checked
+from transport.webrtc import Peer, answer
+from transport.webrtc_addresses import IceServer, only_loopback
+from transport.webrtc_media import AgentTrack
+from transport.webrtc_offer import OfferError, checked
 
 RATE = 48_000
 SAMPLES = 960
@@ -206,7 +209,7 @@ async def test_a_plain_aiortc_peer_and_we_understand_each_other(phone: Phone) ->
     connection.addTrack(PlainMicrophone())
     frames: list[av.AudioFrame] = []
     try:
-        webrtc.only_loopback(connection)
+        only_loopback(connection)
         await connection.setLocalDescription(await connection.createOffer())
         sdp = await phone.answer(connection.localDescription.sdp)
         await connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
@@ -234,12 +237,12 @@ async def test_no_thread_decodes(phone: Phone) -> None:
 async def test_an_aiortc_that_keeps_its_buffer_elsewhere_is_reported_and_still_heard(
     phone: Phone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = webrtc.JITTER_ATTRIBUTE
-    monkeypatch.setattr(webrtc, "JITTER_ATTRIBUTE", "moved")
+    original = webrtc_media.JITTER_ATTRIBUTE
+    monkeypatch.setattr(webrtc_media, "JITTER_ATTRIBUTE", "moved")
 
     async def post(offer: str) -> str:
         sdp = await phone.answer(offer)
-        monkeypatch.setattr(webrtc, "JITTER_ATTRIBUTE", original)
+        monkeypatch.setattr(webrtc_media, "JITTER_ATTRIBUTE", original)
         return sdp
 
     async with connect(post, loopback=True) as caller:
@@ -267,13 +270,13 @@ async def test_the_latest_events_before_the_channel_opens_are_kept(
     class Talker(Ear):
         def __init__(self, line: Line) -> None:
             super().__init__(line)
-            for number in range(webrtc.MAX_EVENTS + 5):
+            for number in range(webrtc_line.MAX_EVENTS + 5):
                 line.tell({"type": "early", "number": number})
 
     phone = Phone(Talker)
     async with call(phone) as caller:
         assert (await caller.event("early"))["number"] == 5
-        await caller.until(lambda: len(caller.events) == webrtc.MAX_EVENTS)
+        await caller.until(lambda: len(caller.events) == webrtc_line.MAX_EVENTS)
     await phone.peer.wait_closed()
 
 
@@ -285,7 +288,7 @@ async def test_the_latest_events_before_the_channel_opens_are_kept(
         ('{"no": "type"}', "bad_message"),
         ("[" * 20_000, "bad_message"),
         (b"\x00\x01", "binary_message"),
-        ("x" * (webrtc.LONGEST_TEXT + 1), "text_too_long"),
+        ("x" * (webrtc_line.LONGEST_TEXT + 1), "text_too_long"),
     ],
     ids=["no json", "no object", "no type", "too deep", "binary", "too long"],
 )
@@ -389,7 +392,7 @@ async def test_a_caller_who_never_connects_is_given_up(
 async def test_a_caller_who_does_not_read_is_hung_up(
     phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webrtc, "UNREAD", 50_000)
+    monkeypatch.setattr(webrtc_line, "UNREAD", 50_000)
     async with call(phone):
         for _ in range(3):
             phone.ear.line.tell({"type": "long", "text": "x" * 40_000})
@@ -532,7 +535,7 @@ async def an_offer(*, video: bool = False, events: bool = True) -> str:
         connection.addTransceiver("video")
     if events:
         connection.createDataChannel("events")
-    webrtc.only_loopback(connection)
+    only_loopback(connection)
     await connection.setLocalDescription(await connection.createOffer())
     sdp: str = connection.localDescription.sdp
     await connection.close()

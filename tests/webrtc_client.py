@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 from transport.audio import Resampler
 from transport.codec import CLOCKS, SPEAKING_RATE, Encoder
 from transport.line import FRAME
-from transport.webrtc import LABEL, Inlet, Tap, only_loopback
+from transport.webrtc_addresses import only_loopback
+from transport.webrtc_line import LABEL
+from transport.webrtc_media import Inlet, Tap
 
 Pcm = NDArray[np.float32]
 """Mono samples in [-1, 1], shape (n,)."""

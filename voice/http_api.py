@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.staticfiles import StaticFiles
 
 from transport import webrtc, websocket
+from transport.webrtc_offer import OfferError
 from voice.server import BusyError, Server
 from voice.settings import LOOPBACK
 
@@ -107,7 +108,7 @@ def create_app(server: Server) -> FastAPI:
             return refused(400, "bad_offer", "the offer broke off")
         except UnicodeDecodeError:
             return refused(400, "bad_offer", "the offer is not UTF-8 text")
-        except webrtc.OfferError as error:
+        except OfferError as error:
             return refused(400, "bad_offer", str(error))
         except RuntimeError as error:
             return refused(503, "no_address", str(error))
