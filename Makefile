@@ -16,7 +16,7 @@ serve: .venv/serve.done  ## Take calls; ARGS="--port 8123" passes flags on
 	@$(BIN)/voice serve $(ARGS)
 
 test: .venv/dev.done  ## Run the tests; ARGS="tests/test_turn.py" picks some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 lint: .venv/dev.done  ## Check style and types
 	@$(BIN)/ruff format --check .
@@ -31,7 +31,10 @@ bench: .venv/serve.done  ## Measure voice-to-voice latency, memory and 16 calls 
 	@$(BIN)/voice bench $(ARGS)
 
 frontdesk-model: .venv/train.done  ## Train the front-desk model anew (about an hour on one core)
-	@$(BIN)/python -m demos.frontdesk.train $(ARGS)
+	@$(BIN)/python -m demos.frontdesk.language --write
+	@$(BIN)/python -m demos.frontdesk.hearing --count 4500
+	@$(BIN)/python -m demos.frontdesk.train --minutes 26
+	@$(BIN)/python -m demos.frontdesk.evaluate
 
 clean:  ## Remove what was installed and made
 	rm -rf .venv build dist *.egg-info

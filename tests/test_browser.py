@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from browser.chromium import ALLOW, PROGRAM, REFUSE, Page, chromium
 from browser.desk import ABOUT, Event, desk
-
 from speech import RATE, Pcm, say, silence
 
 pytestmark = [

@@ -17,7 +17,7 @@ from asr.fake import Fake as FakeEars
 from llm.engine import ToolSpec
 from llm.fake import Fake as FakeMind
 from llm.script import Call, Rule, Script
-from transport.audio import level_db
+from transport.audio import level_db, to_pcm16
 from tts.fake import Fake as FakeMouth
 from voice.client import Caller, dial
 from voice.tools import Outcome, ToolError
@@ -45,7 +45,7 @@ async def test_a_call_is_greeted_answered_and_ended(tmp_path: Path) -> None:
             gap = caller.answer_gap()
             await caller.hang_up()
         assert gap is not None
-        assert gap > 0.25  # the end-of-turn wait was kept
+        assert gap > 0.2  # the end-of-turn wait was kept
         said = [event for event in of_type(caller, "captions") if event["role"] == "user"]
         assert said[-1]["text"] == "what time is it"
         assert said[-1]["final"]
@@ -286,6 +286,25 @@ async def test_a_wrong_message_is_named_and_the_call_goes_on(
 ) -> None:
     async with running(tmp_path) as live:
         assert await refused(live.url, message) == [code, "hang_up"]
+
+
+@pytest.mark.parametrize("length", [0.02, 0.5], ids=["frames", "half seconds"])
+async def test_a_client_that_sends_speech_alone_is_answered(tmp_path: Path, length: float) -> None:
+    """Nothing follows the last word, not even silence."""
+    async with running(tmp_path, ears=FakeEars(["what time is it"])) as live:
+        speech = to_pcm16(voiced(1.5))
+        size = round(length * 16_000) * 2
+        async with connect(f"{live.url.replace('http', 'ws')}/v1/stream") as socket:
+            for start in range(0, len(speech), size):
+                await socket.send(speech[start : start + size])
+                await asyncio.sleep(length)
+            said = []
+            async with asyncio.timeout(10):
+                while "Good morning to you." not in said:
+                    message = await socket.recv()
+                    if isinstance(message, str) and json.loads(message).get("final"):
+                        said.append(json.loads(message)["text"])
+        assert said.count("what time is it") == 1
 
 
 async def test_unknown_types_are_ignored(tmp_path: Path) -> None:

@@ -9,6 +9,12 @@ def test_sure_words_are_understood() -> None:
     assert judged.verdict is Verdict.UNDERSTOOD
 
 
+def test_a_yes_must_be_surer_than_other_words() -> None:
+    for topic, verdict in (("day", Verdict.UNDERSTOOD), ("yes_no", Verdict.MISSED)):
+        judged = Understanding(LINES).judge(Heard("yes", 0.45, 0.6), topic, interrupting=False)
+        assert judged.verdict is verdict
+
+
 def test_a_miss_asks_for_what_was_expected() -> None:
     understanding = Understanding(LINES)
     unsure = Heard("tuesday", 0.3, 0.6)

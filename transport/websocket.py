@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from transport.audio import Resampler, from_pcm16, to_pcm16
@@ -31,6 +32,12 @@ AHEAD = 3.0
 
 FLOOD = 60.0
 """Seconds of dropped audio that end the call."""
+
+GAP = 0.25
+"""Seconds without a message, twice the longest message at least, that count as silence."""
+
+FILLED = 2.0
+"""Seconds of silence that stand for such a gap at most; turns end long before."""
 
 UNREAD = 3.0
 """Seconds of agent audio that may wait for a client that does not read."""
@@ -116,6 +123,9 @@ class Inlet:
         self._resampler = Resampler(line.rate, HEARING_RATE)
         self._samples = 0
         self._too_fast = False
+        self._heard_at: float | None = None
+        self._patience = GAP
+        self._filled = 0.0
 
     def take(self, message: bytes | str, now: float) -> None:
         """Take one message that came at `now`."""
@@ -123,6 +133,15 @@ class Inlet:
             self._take_audio(message, now)
         else:
             self._take_text(message)
+
+    def tick(self, now: float) -> None:
+        """Hear silence where a client sends nothing, as those do that send speech alone."""
+        if self._heard_at is None or now - self._heard_at < self._patience:
+            return
+        missing = min(now - self._heard_at, FILLED) - self._filled
+        if missing > 0:
+            self._filled += missing
+            self._call.hear(np.zeros(round(missing * HEARING_RATE), np.float32))
 
     @property
     def flooded(self) -> bool:
@@ -153,6 +172,8 @@ class Inlet:
         else:
             self._too_fast = False
             self._samples += samples
+            self._heard_at, self._filled = now, 0.0
+            self._patience = max(self._patience, 2 * samples / rate)
             self._call.hear(self._resampler.push(from_pcm16(data)))
 
     def _take_text(self, text: str) -> None:
@@ -185,18 +206,20 @@ async def serve(socket: WebSocket, rate: int, attach: Callable[[Line], Call]) ->
     inlet = Inlet(call, line, loop.time())
     sending = asyncio.create_task(line.send_all(socket))
     receiving = asyncio.create_task(_receive_all(socket, inlet))
+    filling = asyncio.create_task(_fill_gaps(inlet))
     code, reason = 1000, "the caller hung up"
     try:
-        await asyncio.wait({sending, receiving, line.unread}, return_when=asyncio.FIRST_COMPLETED)
+        tasks = {sending, receiving, filling}
+        await asyncio.wait({*tasks, line.unread}, return_when=asyncio.FIRST_COMPLETED)
         if line.unread.done():
             code, reason = 1008, "the client does not read"
         elif inlet.flooded:
             code, reason = 1008, "the client sends too fast"
     finally:
         call.lost(reason)
-        sending.cancel()
-        receiving.cancel()
-        results = await asyncio.gather(sending, receiving, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     for error in results:
         if isinstance(error, Exception) and not isinstance(error, WIRE_BROKE):
             raise error
@@ -205,6 +228,14 @@ async def serve(socket: WebSocket, rate: int, attach: Callable[[Line], Call]) ->
             await socket.close(code, reason)
     except WIRE_BROKE:
         pass  # the client was faster, or is gone
+
+
+async def _fill_gaps(inlet: Inlet) -> None:
+    """Let `inlet` know that time passes, some times a second."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        await asyncio.sleep(GAP / 2)
+        inlet.tick(clock())
 
 
 async def _receive_all(socket: WebSocket, inlet: Inlet) -> None:

@@ -105,9 +105,6 @@ class DeskCall:
         """Answers to offer a caller who is not understood, as spoken."""
         return self._choices
 
-    def understood(self) -> None:
-        """Do nothing: a misunderstood turn changes nothing here."""
-
     def close(self) -> None:
         """Forget the draft; nothing else is held."""
         self._draft = None

@@ -28,6 +28,7 @@ from asr.engine import Engine as Ears
 from llm.ctranslate import CTranslate
 from llm.engine import Engine as Mind
 from llm.engine import EngineError, Item, Message, Params, Text, ToolCall, ToolResult
+from voice.understanding import acted_on
 
 from . import clinic, elsewhere, examples, hearing, language
 from .call import SPECS, DeskCall
@@ -37,9 +38,6 @@ from .language import Moment, Said
 MODEL = Path(__file__).parent / "model"
 NOW = datetime(2026, 11, 23, 8, 0)
 """A Monday morning before the clinic opens."""
-
-SURE = 0.5
-"""Confidence from which words are acted on; `voice` uses the same."""
 
 CLAIM = re.compile(r"\b(booked|moved|cancell?ed|confirmed|scheduled|done)\b", re.IGNORECASE)
 """Words that only a tool may say."""
@@ -161,7 +159,7 @@ async def recognised(
         pcm = hearing.called(said.text, speaker, rng)
         heard = await hearing.hear(ears, pcm, moment.ask, call)
         words += heard.text == said.text
-        sure = bool(heard.text) and heard.confidence >= SURE
+        sure = acted_on(heard.text, heard.confidence, moment.ask)
         unsure += not sure
         good = bool(heard.text) and (await understood(mind, moment, said, heard.text))[0]
         readable += good
@@ -173,7 +171,7 @@ async def recognised(
             note("heard", moment, said, "as", heard.text, heard.confidence, "->", found)
             pcm = hearing.called(plainly(said.family, said.slots) or said.text, speaker, rng)
             heard = await hearing.hear(ears, pcm, moment.ask, call)
-            sure = bool(heard.text) and heard.confidence >= SURE
+            sure = acted_on(heard.text, heard.confidence, moment.ask)
             good = sure and (await understood(mind, moment, said, heard.text))[0]
         in_two += good
     return {
@@ -208,7 +206,7 @@ async def outside(ears: Ears, mind: Mind, count: int, line: str) -> dict[str, An
                 pcm = (hiss * rng.uniform(0.005, 0.1)).astype(np.float32)
                 noise += 1
             heard = await hearing.hear(ears, pcm, moment.ask, "")
-            if heard.text and heard.confidence >= SURE:
+            if acted_on(heard.text, heard.confidence, moment.ask):
                 found = await ask(mind, [*before(moment), Message("user", heard.text)])
                 calls[kind] += bool(found.tool)
                 if found.tool:
@@ -345,7 +343,7 @@ async def one_call(ears: Ears | None, mind: Mind, desk: Desk, seed: int, on: str
         if ears:
             pcm = hearing.called(words, speaker, rng)
             heard = await hearing.hear(ears, pcm, topic, f"call {seed}")
-            missed = not heard.text or heard.confidence < SURE
+            missed = not acted_on(heard.text, heard.confidence, topic)
             if missed:
                 continue  # the desk asks again; nothing else changes
             words = heard.text
