@@ -192,7 +192,7 @@ class Session:
         """Hold the conversation; return when it is over and everything it held is free.
 
         Raises:
-            ExceptionGroup: If something failed that no part of the call could handle.
+            Exception: Whatever no part of the call could handle; the call has ended.
         """
         self._tell(
             {
