@@ -651,6 +651,7 @@ async def test_a_stun_server_adds_the_address_seen_from_outside() -> None:
     peer = await answer(await an_offer(), Ear, loopback=True, ice_servers=[server])
     await peer.close()
     transport.close()
+    await asyncio.sleep(0.05)  # uvloop wants to see it closed before the loop is
     assert "203.0.113.5" in peer.sdp
 
 

@@ -33,12 +33,6 @@ def refused(status: int, code: str, message: str, retry_after: int = 0) -> JSONR
 def create_app(server: Server) -> FastAPI:
     """Return the application that serves `server`, which is started and stopped by the caller."""
     app = FastAPI(title="sidetone", docs_url=None, redoc_url=None, openapi_url=None)
-    peers: dict[str, webrtc.Peer] = {}
-    watchers: set[asyncio.Task[None]] = set()
-
-    async def forget(name: str, peer: webrtc.Peer) -> None:
-        await peer.wait_closed()
-        peers.pop(name, None)
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -97,7 +91,7 @@ def create_app(server: Server) -> FastAPI:
                     return refused(
                         413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
                     )
-            server.admit(pending=len(peers))
+            server.admit(pending=len(server.peers))
             text = body.decode()
             peer = await webrtc.answer(
                 text, server.attach, loopback=server.settings.host in LOOPBACK
@@ -113,17 +107,14 @@ def create_app(server: Server) -> FastAPI:
         except RuntimeError as error:
             return refused(503, "no_address", str(error))
         name = secrets.token_urlsafe(12)
-        peers[name] = peer
-        watching = asyncio.create_task(forget(name, peer))
-        watchers.add(watching)
-        watching.add_done_callback(watchers.discard)
+        server.keep(name, peer)
         return Response(
             peer.sdp, 201, {"Location": f"/v1/webrtc/{name}"}, media_type="application/sdp"
         )
 
     @app.delete("/v1/webrtc/{name}")
     async def hang_up(name: str) -> Response:
-        peer = peers.pop(name, None)
+        peer = server.peers.get(name)
         if peer is None:
             return refused(404, "unknown_call", "there is no such call, or it is over")
         await peer.close()

@@ -17,6 +17,7 @@ from transport.audio import Resampler
 from transport.codec import SPEAKING_RATE
 from transport.line import Call, Line
 from transport.pacer import Pacer
+from transport.webrtc import Peer
 from voice import __version__, agent, engines
 from voice.calllog import CallLog
 from voice.session import Crew, Session
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER = 5
 """Seconds after which a refused caller may try again."""
+
+FAREWELL = 0.5
+"""Seconds that a WebRTC caller may take to hear that the server stops."""
 
 END_REASONS = ("hang_up", "goodbye", "transfer", "silence", "error", "shutdown")
 """Reasons that metrics count by name; every other one counts as "lost"."""
@@ -52,6 +56,8 @@ class Server:
         self.metrics = Metrics()
         self.ready = False
         self.sessions: dict[str, Session] = {}
+        self.peers: dict[str, Peer] = {}
+        """WebRTC connections, from their answer until everything of theirs is freed."""
         self._data = Path(settings.data)
         self._agent = who or agent.load(Path(settings.agent), self._data)
         self.ears = engines.ears(settings, self._agent)
@@ -60,6 +66,7 @@ class Server:
         self._log = CallLog(self._data / "calls")
         self._crew: Crew | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Load and warm every engine; on return calls are taken.
@@ -87,8 +94,23 @@ class Server:
             session.lost("shutdown")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+        if self._closing:  # last words may still be on their way
+            await asyncio.wait(self._closing, timeout=FAREWELL)
+        await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
+
+    def keep(self, name: str, peer: Peer) -> None:
+        """Know `peer` by `name` until it has closed."""
+
+        async def forget() -> None:
+            await peer.wait_closed()
+            del self.peers[name]
+
+        self.peers[name] = peer
+        task = asyncio.create_task(forget())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def admit(self, pending: int = 0) -> None:
         """Check that one more call can be taken; `pending` are being set up or going on.
