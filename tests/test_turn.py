@@ -82,6 +82,14 @@ def test_a_stale_result_changes_nothing() -> None:
     assert turn.actions() == []
 
 
+def test_a_result_of_the_last_reply_is_none_of_this_one() -> None:
+    turn = turn_after(ReplyProgressed(1, 4.0), Typed())
+    for stale in (ReplyProgressed(1, 9.0), ReplyPlayed(1), ReplyFailed(1)):
+        turn.receive(stale, 3.0)
+        assert turn.floor is Floor.THINKING
+    assert turn.actions() == []
+
+
 def test_typing_takes_the_floor_from_the_agent() -> None:
     turn = turn_after(ReplyProgressed(1, 4.0))
     turn.receive(Typed(), 2.0)
