@@ -7,7 +7,7 @@ from asr.engine import RATE, Hypothesis, Listening, Pcm, Word
 
 
 class Fake:
-    """Hear the next text of `texts` in each utterance, and nothing when they are used up.
+    """Hear the next text of `texts` in each utterance, and `always` when they are used up.
 
     Attributes:
         opened: What every stream was opened with, in order.
@@ -18,14 +18,25 @@ class Fake:
     about = "Hears what a script says it hears; for tests."
 
     def __init__(
-        self, texts: Iterable[str] = (), confidence: float = 1.0, delay: float = 0.0
+        self,
+        texts: Iterable[str] = (),
+        confidence: float = 1.0,
+        delay: float = 0.0,
+        *,
+        always: str = "",
+        partial: bool = True,
     ) -> None:
-        """Answer `finish` after `delay` seconds with `confidence`."""
+        """Answer `finish` after `delay` seconds with `confidence`.
+
+        With `partial`, the first word is told as soon as there is sound.
+        """
         self.opened: list[Listening] = []
         self.listening = 0
         self._texts = iter(texts)
         self._confidence = confidence
         self._delay = delay
+        self._always = always
+        self._partial = partial
 
     async def start(self) -> None:
         """Do nothing; there is nothing to load."""
@@ -37,14 +48,17 @@ class Fake:
         """Begin one utterance."""
         self.opened.append(listening)
         self.listening += 1
-        return FakeStream(self, next(self._texts, ""), self._confidence, self._delay)
+        text = next(self._texts, self._always)
+        return FakeStream(self, text, self._confidence, self._delay, self._partial)
 
 
 class FakeStream:
-    """One utterance; its first word appears as soon as there is sound."""
+    """One utterance."""
 
-    def __init__(self, engine: Fake, text: str, confidence: float, delay: float) -> None:
-        self._engine, self._text = engine, text
+    def __init__(
+        self, engine: Fake, text: str, confidence: float, delay: float, partial: bool
+    ) -> None:
+        self._engine, self._text, self._partial = engine, text, partial
         self._confidence, self._delay = confidence, delay
         self._samples = 0
         self._sound = asyncio.Event()
@@ -58,7 +72,7 @@ class FakeStream:
     async def hypotheses(self) -> AsyncIterator[Hypothesis]:
         """Yield the first word once."""
         await self._sound.wait()
-        if self._text and not self._over:
+        if self._text and self._partial and not self._over:
             yield Hypothesis(tentative=self._text.split()[0], end=self._samples)
 
     async def finish(self, deadline: float) -> Hypothesis:

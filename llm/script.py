@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from llm.engine import Item, Json, Message, Params, Text, ToolCall, ToolResult, ToolSpec, Usage
@@ -96,7 +95,7 @@ class Thread:
     def __init__(self, script: Script, items: Sequence[Item]) -> None:
         self._script = script
         self._items = list(items)
-        self._closed = asyncio.Event()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def append(self, words: str) -> None:
         """Add words to the user's last message."""
@@ -111,8 +110,9 @@ class Thread:
         script.generating += 1
         try:
             answer = script.answer(self._items)[: params.max_tokens]
+            due = asyncio.get_running_loop().time() + script._first
             for place, piece in enumerate(answer):
-                if await self._closes_within(script._interval if place else script._first):
+                if await self._closes_by(due + place * script._interval):
                     return
                 yield piece
             prompt = sum(len(_words(item).split()) for item in self._items)
@@ -122,16 +122,18 @@ class Thread:
 
     def close(self) -> None:
         """End the answer, also while it is being yielded."""
-        self._closed.set()
+        if not self._closed.done():
+            self._closed.set_result(None)
 
-    async def _closes_within(self, seconds: float) -> bool:
-        """Wait, at most until the thread is closed; tell whether it is."""
-        if seconds > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), seconds)
-        else:
-            await asyncio.sleep(0)
-        return self._closed.is_set()
+    async def _closes_by(self, due: float) -> bool:
+        """Wait until loop time `due`, at most until the thread is closed; tell whether it is.
+
+        A time that has passed is not waited for: a late event loop catches up.
+        """
+        left = due - asyncio.get_running_loop().time()
+        if left > 0:
+            await asyncio.wait((self._closed,), timeout=left)
+        return self._closed.done()
 
 
 def tokens(text: str) -> list[Text]:

@@ -1,6 +1,7 @@
-"""A synthesiser for tests: every word is a tone of known length."""
+"""Synthesisers for tests and benchmarks: tones of known length."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import numpy as np
@@ -71,3 +72,60 @@ class Fake:
                     start = end
         finally:
             self.speaking -= 1
+
+
+FIRST = 0.02
+"""Seconds of audio in the first chunk of a phrase of `Steady`."""
+
+REST = 0.1
+"""Seconds of audio in each other."""
+
+
+class Steady:
+    """Hum every phrase for the same time, in chunks that come at fixed times.
+
+    The times are counted from the moment a phrase is taken, so that a late event loop
+    catches up.
+    """
+
+    name = "bench"
+    about = "Hums one tone for every phrase; to measure everything but the voice."
+    voices = ("hum",)
+
+    def __init__(
+        self, seconds: float, *, first: float, interval: float, rate: int = 16_000
+    ) -> None:
+        """Hum a phrase for `seconds`; `first` and `interval` seconds pass before its chunks."""
+        self.rate = rate
+        self._first, self._interval = first, interval
+        times = np.arange(round(seconds * rate)) / rate
+        self._tone = (0.2 * np.sin(2 * np.pi * PITCH * times)).astype(np.float32)
+
+    async def start(self) -> None:
+        """Do nothing; there is nothing to load."""
+
+    async def stop(self) -> None:
+        """Do nothing; there is nothing to free."""
+
+    async def speak(
+        self, phrases: AsyncIterator[str], voice: str, deadline: float
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the tone for every phrase; see `tts.engine.Engine`."""
+        clock = asyncio.get_running_loop().time
+        cuts = [0, *range(round(FIRST * self.rate), len(self._tone), round(REST * self.rate))]
+        start = 0
+        async for phrase in phrases:
+            taken = clock()
+            texts = phrase.split()
+            begins = [len(self._tone) * place // len(texts) for place in range(len(texts) + 1)]
+            for place, cut in enumerate(cuts):
+                end = cuts[place + 1] if place + 1 < len(cuts) else len(self._tone)
+                due = taken + self._first + place * self._interval
+                if due > clock():
+                    await asyncio.sleep(due - clock())
+                words = tuple(
+                    Word(texts[n], start + begins[n], start + begins[n + 1])
+                    for n in range(bisect_left(begins, cut), bisect_left(begins, end))
+                )
+                yield Chunk(self._tone[cut:end], words)
+            start += len(self._tone)

@@ -32,6 +32,11 @@ Ears = Annotated[str | None, typer.Option(help="Ears: sphinx, whisper:PATH_OR_NA
 Mind = Annotated[str | None, typer.Option(help="Mind: embedded, ctranslate:DIR, openai:URL, fake.")]
 Mouth = Annotated[str | None, typer.Option(help="Mouth: espeak, fake.")]
 AgentFolder = Annotated[str | None, typer.Option(help="Folder of the agent that answers.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="embedded, or bench: engines of fixed delays, to measure all the rest."),
+]
+Reply = Annotated[float | None, typer.Option(help="Seconds of each reply of the profile bench.")]
 Url = Annotated[str, typer.Option(help="The server to call.", envvar="VOICE_URL")]
 Key = Annotated[str, typer.Option(help="The server's key.", envvar="VOICE_KEY")]
 
@@ -63,6 +68,8 @@ def serve(
     llm: Mind = None,
     tts: Mouth = None,
     agent: AgentFolder = None,
+    profile: Profile = None,
+    reply: Reply = None,
 ) -> None:
     """Take calls until Ctrl-C."""
     from voice.serve import run
@@ -75,6 +82,8 @@ def serve(
         "llm": llm,
         "tts": tts,
         "agent": agent,
+        "profile": profile,
+        "bench.reply": reply,
     }
     run(settings.from_process(flags).settings, out)
 

@@ -5,15 +5,27 @@ from pathlib import Path
 import asr.engine
 import llm.engine
 import tts.engine
-from voice.agent import Agent
+from voice import stubs
+from voice.agent import Agent, load
 from voice.settings import Settings
 
-EARS = ("sphinx", "whisper:PATH_OR_NAME", "fake")
-MINDS = ("embedded", "ctranslate:DIR", "openai:URL", "fake")
-MOUTHS = ("espeak", "fake")
+EARS = ("sphinx", "whisper:PATH_OR_NAME", "fake", "bench")
+MINDS = ("embedded", "ctranslate:DIR", "openai:URL", "fake", "bench")
+MOUTHS = ("espeak", "fake", "bench")
 
 
-def ears(settings: Settings, agent: Agent) -> asr.engine.Engine:
+def agent(settings: Settings) -> Agent:
+    """Load the agent that `settings.agent` names.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if settings.agent == "bench":
+        return stubs.agent()
+    return load(Path(settings.agent), Path(settings.data))
+
+
+def ears(settings: Settings, who: Agent) -> asr.engine.Engine:
     """Make the recogniser that `settings.asr` names; it is not started.
 
     Raises:
@@ -23,7 +35,7 @@ def ears(settings: Settings, agent: Agent) -> asr.engine.Engine:
         case ["sphinx"]:
             from asr.sphinx import Sphinx
 
-            return Sphinx(agent.speech, settings.asr_processes, settings.asr_decoders)
+            return Sphinx(who.speech, settings.asr_processes, settings.asr_decoders)
         case ["whisper", model] if model:
             from asr.whisper import Whisper
 
@@ -32,10 +44,12 @@ def ears(settings: Settings, agent: Agent) -> asr.engine.Engine:
             from asr.fake import Fake
 
             return Fake()
+        case ["bench"]:
+            return stubs.ears(settings.bench)
     raise _unknown("asr", settings.asr, EARS)
 
 
-def mind(settings: Settings, agent: Agent) -> llm.engine.Engine:
+def mind(settings: Settings, who: Agent) -> llm.engine.Engine:
     """Make the language model that `settings.llm` names; it is not started.
 
     Raises:
@@ -45,14 +59,14 @@ def mind(settings: Settings, agent: Agent) -> llm.engine.Engine:
         case ["embedded"]:
             from llm.ctranslate import CTranslate
 
-            if agent.model is None:
+            if who.model is None:
                 raise ValueError(
-                    f"{agent.name} has no model of its own: choose one, for example "
+                    f"{who.name} has no model of its own: choose one, for example "
                     "--llm openai:http://127.0.0.1:8001"
                 )
-            own = CTranslate(agent.model)
+            own = CTranslate(who.model)
             own.name = "embedded"
-            own.about = f"A small model trained for {agent.name}: it knows nothing else."
+            own.about = f"A small model trained for {who.name}: it knows nothing else."
             return own
         case ["ctranslate", directory] if directory:
             from llm.ctranslate import CTranslate
@@ -66,6 +80,8 @@ def mind(settings: Settings, agent: Agent) -> llm.engine.Engine:
             from llm.fake import Fake
 
             return Fake()
+        case ["bench"]:
+            return stubs.mind(settings.bench)
     raise _unknown("llm", settings.llm, MINDS)
 
 
@@ -84,6 +100,8 @@ def mouth(settings: Settings) -> tts.engine.Engine:
             from tts.fake import Fake
 
             return Fake()
+        case ["bench"]:
+            return stubs.mouth(settings.bench)
     raise _unknown("tts", settings.tts, MOUTHS)
 
 

@@ -18,7 +18,8 @@ from transport.codec import SPEAKING_RATE
 from transport.line import Call, Line
 from transport.pacer import Pacer
 from transport.webrtc import Peer
-from voice import __version__, agent, engines
+from voice import __version__, engines
+from voice.agent import Agent
 from voice.calllog import CallLog
 from voice.session import Crew, Session
 from voice.settings import Settings
@@ -46,7 +47,7 @@ class BusyError(RuntimeError):
 class Server:
     """Takes calls once `start` is done."""
 
-    def __init__(self, settings: Settings, who: agent.Agent | None = None) -> None:
+    def __init__(self, settings: Settings, who: Agent | None = None) -> None:
         """Make the engines; nothing is loaded yet. `who` answers instead of the settings' agent.
 
         Raises:
@@ -59,7 +60,7 @@ class Server:
         self.peers: dict[str, Peer] = {}
         """WebRTC connections, from their answer until everything of theirs is freed."""
         self._data = Path(settings.data)
-        self._agent = who or agent.load(Path(settings.agent), self._data)
+        self._agent = who or engines.agent(settings)
         self.ears = engines.ears(settings, self._agent)
         self.mind = engines.mind(settings, self._agent)
         self.mouth = engines.mouth(settings)

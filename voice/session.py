@@ -13,7 +13,7 @@ import llm.engine
 import tts.engine
 from asr import vad
 from asr.vad import SpeechDetector
-from latency.trace import CallTrace
+from latency.trace import CallTrace, Moment, TurnTrace
 from transport.audio import Resampler
 from transport.line import Line, Pcm
 from transport.pacer import Pacer, Playout
@@ -52,6 +52,16 @@ LONGEST_TYPED = 1000
 
 MADE_AHEAD = 8.0
 """Seconds of a reply that are made before the caller has heard them, at most."""
+
+MARKERS: Mapping[str, Moment] = {
+    "vad_stop": "decided",
+    "asr_final": "asr_final",
+    "llm_start": "llm_start",
+    "llm_sent1": "phrase",
+    "tts_start": "phrase",
+    "tts_first": "tts_first",
+}
+"""Moments that the profile "bench" tells its callers, by the name they are told under."""
 
 ENGINE_ERRORS = (asr.engine.EngineError, llm.engine.EngineError, tts.engine.EngineError)
 
@@ -412,6 +422,8 @@ class Session:
             trace = self.trace.of(spoken.turn)
             if (total := trace.total) is not None:
                 stages = {name: round(value, 5) for name, value in trace.stages().items()}
+                if self._settings.profile == "bench":
+                    self._tell_markers(trace)
                 self._tell(
                     {
                         "type": "turn",
@@ -424,6 +436,12 @@ class Session:
         if shown > spoken.shown:
             spoken.shown = shown
             self._caption("agent", spoken.turn, " ".join(spoken.words[:shown]), final=False)
+
+    def _tell_markers(self, trace: TurnTrace) -> None:
+        """Tell the moments of a turn by the names that the comparison with other servers has."""
+        for name, moment in MARKERS.items():
+            if (at := trace.at(moment)) is not None:
+                self.line.tell({"ev": name, "t": at})
 
     def _played(self, turn: int) -> None:
         """Note that the caller has heard the whole reply."""

@@ -42,10 +42,28 @@ class TurnSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSettings:
+    """What the engines of the profile "bench" do.
+
+    Attributes:
+        reply: Seconds of agent audio in each reply.
+        delays: Factor on the engines' delays (240 ms in a row at 1); 0 for none.
+    """
+
+    reply: float = 2.0
+    delays: float = 1.0
+
+    def __post_init__(self) -> None:
+        within("bench.reply", self.reply, 0.1, 600.0, "s")
+        within("bench.delays", self.delays, 0.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything `voice serve` can be told.
 
     Attributes:
+        profile: Which engines are meant where none is named: a name in `PROFILES`.
         host: Address to listen on. Other than loopback needs a `key`.
         port: TCP port, 0 for any free one.
         key: What callers must present (`Authorization: Bearer KEY` or `?key=KEY`);
@@ -64,8 +82,10 @@ class Settings:
         max_calls: Calls taken at once; one more is told to come back later.
         tool_timeout: Seconds a tool may take before the caller is told it failed.
         turn: When the agent may speak.
+        bench: What the engines of the profile "bench" do.
     """
 
+    profile: str = "embedded"
     host: str = "127.0.0.1"
     port: int = 8000
     key: str = ""
@@ -82,6 +102,7 @@ class Settings:
     max_calls: int = 32
     tool_timeout: float = 5.0
     turn: TurnSettings = field(default_factory=TurnSettings)
+    bench: BenchSettings = field(default_factory=BenchSettings)
 
     def __post_init__(self) -> None:
         within("port", self.port, 0, 65535)
@@ -105,6 +126,20 @@ class Settings:
 
 SECRET = ("key", "llm_key")
 """Settings that are never printed."""
+
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "embedded": {},
+    "bench": {
+        "agent": "bench",
+        "asr": "bench",
+        "llm": "bench",
+        "tts": "bench",
+        "max_calls": 1000,
+        "turn.silence": 0.2,
+    },
+}
+"""What each profile sets where nothing else is said. "bench" swaps the engines for fixed delays,
+to measure everything else: detector, turns, pacing and tracing stay what they are."""
 
 
 def within(name: str, value: float, low: float, high: float, unit: str = "") -> None:
@@ -135,7 +170,7 @@ class Effective:
 
 
 def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Effective:
-    """Read the settings: defaults, then `file` (TOML), then `VOICE_*`, then `flags`.
+    """Read the settings: defaults, the profile, `file` (TOML), `VOICE_*`, then `flags`.
 
     `flags` maps dotted names to values; None stands for a flag not given.
 
@@ -161,9 +196,20 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     for name, value in flags.items():
         if value is not None:
             values[name], sources[name] = _checked(name, value, "flag"), "flag"
-    turn = {name.removeprefix("turn."): v for name, v in values.items() if name.startswith("turn.")}
-    rest = {name: v for name, v in values.items() if "." not in name}
-    settings = Settings(**rest, turn=TurnSettings(**turn))
+    profile = values.get("profile", "embedded")
+    if profile not in PROFILES:
+        raise ValueError(f"profile is {profile!r}; expected one of {', '.join(PROFILES)}")
+    for name, value in PROFILES[profile].items():
+        if name not in values:
+            values[name], sources[name] = value, f"profile {profile}"
+    groups = {"turn": TurnSettings, "bench": BenchSettings}
+    rest = {name: value for name, value in values.items() if "." not in name}
+    for group, kind in groups.items():
+        inside = {
+            n.removeprefix(f"{group}."): v for n, v in values.items() if n.startswith(f"{group}.")
+        }
+        rest[group] = kind(**inside)
+    settings = Settings(**rest)
     return Effective(settings, {name: sources.get(name, "default") for name in names()})
 
 
