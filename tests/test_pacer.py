@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transport.line import FRAME, Pcm
-from transport.pacer import LEAD, Pacer, Playout
+from transport.pacer import LEAD, TAIL, Pacer, Playout
 
 RATE = 1000
 SAMPLES = round(RATE * FRAME)
@@ -138,3 +138,41 @@ async def test_until_says_when_all_will_have_been_heard() -> None:
     playout.write(speech(1.0))
     now = asyncio.get_running_loop().time()
     assert playout.until(now) == pytest.approx(now + 1.0, abs=0.05)
+
+
+async def test_a_pause_takes_back_what_was_not_heard_and_sends_no_more() -> None:
+    ear = Ear()
+    playout = Playout(Pacer(), ear.take, RATE)
+    playout.write(speech(1.0))
+    await asyncio.sleep(0.1)
+    heard, sent = playout.pause(), len(ear.frames)
+    assert 0 < heard < sent * SAMPLES
+    playout.write(speech(0.5))
+    await asyncio.sleep(0.05)
+    assert len(ear.frames) == sent
+    assert playout.heard(asyncio.get_running_loop().time()) == heard
+
+
+async def test_a_paused_reply_goes_on_where_it_is_told_to() -> None:
+    ear, done = Ear(), asyncio.Event()
+    playout = Playout(Pacer(), ear.take, RATE)
+    for piece in np.split(speech(0.5), [7, 30, 31, 200]):
+        playout.write(piece)
+    playout.finish(done.set)
+    await asyncio.sleep(0.2)
+    word = playout.pause() - 50
+    before = len(ear.frames)
+    playout.resume(word)
+    await done.wait()
+    again = np.concatenate([frame for _, frame in ear.frames[before:]])[: 500 - word]
+    assert np.array_equal(again, speech(0.5)[word:])
+
+
+async def test_of_a_long_reply_only_the_tail_is_kept() -> None:
+    playout = Playout(Pacer(), Ear().take, RATE, lead=60.0)
+    for _ in range(100):
+        playout.write(speech(0.1))
+    assert playout.pause() < SAMPLES
+    assert sum(map(len, playout._pieces)) <= (TAIL + 0.2) * RATE
+    playout.resume(0)  # forgotten: the nearest that is kept
+    assert playout.clear() >= (10 - TAIL - 0.2) * RATE
