@@ -82,6 +82,17 @@ class Stream(Protocol):
     def hypotheses(self) -> AsyncIterator[Hypothesis]:
         """Yield a hypothesis whenever it changed; end after `finish` or `close`."""
 
+    async def settle(self, deadline: float) -> Hypothesis:
+        """Return what `finish` would, were the utterance over now; it goes on all the same.
+
+        Samples that are pushed meanwhile may or may not be in it. Asked again, it looks again.
+        `deadline` orders the work among calls, as in `finish`. Whoever waits may be cancelled;
+        work that has not begun is then left out.
+
+        Raises:
+            EngineError: If the engine failed during this utterance.
+        """
+
     async def finish(self, deadline: float) -> Hypothesis:
         """Return the final hypothesis; `tentative` is empty. Nothing is pushed afterwards.
 

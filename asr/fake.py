@@ -75,16 +75,22 @@ class FakeStream:
         if self._text and self._partial and not self._over:
             yield Hypothesis(tentative=self._text.split()[0], end=self._samples)
 
-    async def finish(self, deadline: float) -> Hypothesis:
+    async def settle(self, deadline: float) -> Hypothesis:
         """Return the scripted words, spread evenly over the sound."""
-        await asyncio.sleep(self._delay)
+        if self._delay:
+            await asyncio.sleep(self._delay)
         texts = self._text.split()
         step = self._samples / RATE / max(1, len(texts))
         words = tuple(
             Word(text, i * step, (i + 1) * step, self._confidence) for i, text in enumerate(texts)
         )
-        self.close()
         return Hypothesis(words, "", self._confidence if words else 0.0, self._samples)
+
+    async def finish(self, deadline: float) -> Hypothesis:
+        """Return the same and end the utterance."""
+        final = await self.settle(deadline)
+        self.close()
+        return final
 
     def close(self) -> None:
         """End the utterance."""

@@ -119,6 +119,7 @@ class SphinxStream:
         self._over = False
         self._failure: str | None = None
         self._final: asyncio.Future[Hypothesis] | None = None
+        self._settling: list[asyncio.Future[Hypothesis]] = []
         worker.open(self, topic, line)
 
     def push(self, pcm: Pcm) -> None:
@@ -138,6 +139,19 @@ class SphinxStream:
             if self._over:
                 self._changed.set()  # for whoever else listens
                 return
+
+    async def settle(self, deadline: float) -> Hypothesis:
+        """Return the words so far as if they were all; it can go on after that.
+
+        Raises:
+            EngineError: If the worker failed during this utterance.
+        """
+        if self._failure is not None:
+            raise EngineError(self._failure)
+        settled: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        self._settling.append(settled)
+        self._worker.send(self, pack_json(Kind.SETTLE, self.number, deadline))
+        return await settled
 
     async def finish(self, deadline: float) -> Hypothesis:
         """Return the final words, a few milliseconds after this was asked.
@@ -168,12 +182,21 @@ class SphinxStream:
             if self._final is not None and not self._final.done():
                 self._final.set_result(hypothesis)
 
+    def settled(self, hypothesis: Hypothesis) -> None:
+        """Take what the worker believes of the words so far; answers come in order."""
+        settled = self._settling.pop(0)
+        if not settled.done():
+            settled.set_result(hypothesis)
+
     def fail(self, reason: str) -> None:
         """End without an answer; `finish` raises `EngineError(reason)`."""
         if self._over:
             return
         self._failure = reason
         self._end()
+        for settled in self._settling:
+            if not settled.done():
+                settled.set_exception(EngineError(reason))
         if self._final is not None and not self._final.done():
             self._final.set_exception(EngineError(reason))
             self._final.exception()  # it may be that nobody waits any more
@@ -296,6 +319,10 @@ class _Worker:
                 hypothesis, line = value
                 stream.learned(line)
                 stream.hear(from_json(hypothesis), final=True)
+            case Kind.SETTLED:
+                hypothesis, line = value
+                stream.learned(line)
+                stream.settled(from_json(hypothesis))
 
     async def _bury(self, reason: str) -> None:
         """Close the socket, see the process end, and fail what it was hearing."""

@@ -37,6 +37,10 @@ class Kind(IntEnum):
     """From the worker: the answer to `FINISH`, and the line as it is known now."""
     FAILED = 8
     """From the worker: why this utterance has no answer."""
+    SETTLE = 9
+    """To the worker: answer as if nothing followed, and go on listening; the deadline."""
+    SETTLED = 10
+    """From the worker: the answer to `SETTLE`, as `FINAL`."""
 
 
 def pack(kind: Kind, stream: int = 0, payload: bytes = b"") -> bytes:

@@ -9,6 +9,7 @@ audio to its end; who finds none free waits, and is caught up later.
 
 import contextlib
 import json
+import math
 import select
 import signal
 import socket
@@ -32,6 +33,10 @@ PIECE = RATE // 16
 PATIENCE = 30
 """Seconds of audio of one utterance that may wait for its decoder."""
 
+SETTLED = RATE // 2
+"""Samples after a `SETTLE` that wait for more: its answer had ended the decoder's utterance, and
+to go on all of it is decoded anew. Mostly nothing follows but silence and the end."""
+
 PARTIALS = 0.1
 """Least seconds between two partial hypotheses of an utterance."""
 
@@ -48,6 +53,12 @@ class Utterance:
     """What is known of the caller's voice."""
     waiting: list[Samples] = field(default_factory=list)
     """Audio that has not been decoded yet."""
+    decoded: list[Samples] = field(default_factory=list)
+    """Audio that has."""
+    settle: list[float] = field(default_factory=list)
+    """When each answer is wanted after which the utterance may go on."""
+    settled: bool = False
+    """Whether the decoder has ended; it must begin anew for more."""
     decoder: Decoder | None = None
     deadline: float | None = None
     """When the answer is wanted (monotonic clock), once it is."""
@@ -67,7 +78,13 @@ class Utterance:
             first = np.concatenate([first, self.waiting.pop(0)])
         if len(first) > PIECE:
             self.waiting.insert(0, first[PIECE:])
-        return first[:PIECE]
+        self.decoded.append(first[:PIECE])
+        return self.decoded[-1]
+
+    def again(self) -> None:
+        """Have all of it decoded anew."""
+        self.waiting = [*self.decoded, *self.waiting]
+        self.decoded, self.settled = [], False
 
 
 class Desk:
@@ -95,6 +112,8 @@ class Desk:
                     self._fail(utterance, f"no decoder had time within {PATIENCE} s of audio")
             case Kind.FINISH:
                 utterance.deadline = json.loads(payload)
+            case Kind.SETTLE:
+                utterance.settle.append(json.loads(payload))
             case Kind.CLOSE:
                 self._drop(utterance)
             case _:
@@ -113,7 +132,9 @@ class Desk:
         return True
 
     def _can_go_on(self, utterance: Utterance) -> bool:
-        wants = bool(utterance.waiting) or utterance.deadline is not None
+        asked = utterance.deadline is not None or bool(utterance.settle)
+        enough = utterance.backlog >= SETTLED if utterance.settled else bool(utterance.waiting)
+        wants = enough or asked
         return wants and (utterance.decoder is not None or bool(self._free))
 
     def _advance(self, utterance: Utterance, now: float) -> None:
@@ -122,16 +143,25 @@ class Desk:
             utterance.decoder = self._free.pop()
             utterance.decoder.begin(utterance.topic, utterance.line)
         decoder = utterance.decoder
+        if utterance.settled:
+            utterance.again()
+            decoder.begin(utterance.topic, utterance.line)
         if utterance.waiting:
             decoder.hear(utterance.take())
-            if now - utterance.told >= PARTIALS and (text := decoder.text()) != utterance.text:
+            due = not utterance.waiting and now - utterance.told >= PARTIALS
+            if due and (text := decoder.text()) != utterance.text:
                 utterance.text, utterance.told = text, now
                 partial = Hypothesis(tentative=text, confidence=0.0, end=decoder.heard)
                 self._tell(Kind.PARTIAL, utterance.number, to_json(partial))
-        else:
-            final = decoder.end()
-            line = [decoder.line.frames, *decoder.line.mean.round(2).tolist()]
-            self._tell(Kind.FINAL, utterance.number, [to_json(final), line])
+            return
+        final = decoder.end()
+        answer = [to_json(final), [decoder.line.frames, *decoder.line.mean.round(2).tolist()]]
+        for _ in utterance.settle:
+            self._tell(Kind.SETTLED, utterance.number, answer)
+        utterance.settle.clear()
+        utterance.settled = True
+        if utterance.deadline is not None:
+            self._tell(Kind.FINAL, utterance.number, answer)
             self._drop(utterance)
 
     def _fail(self, utterance: Utterance, reason: str) -> None:
@@ -148,8 +178,8 @@ class Desk:
 
 def _urgency(utterance: Utterance) -> tuple[float, int]:
     """Order utterances: those that must answer first, then the longest backlog."""
-    deadline = float("inf") if utterance.deadline is None else utterance.deadline
-    return deadline, -utterance.backlog
+    wanted = [*utterance.settle, math.inf if utterance.deadline is None else utterance.deadline]
+    return min(wanted), -utterance.backlog
 
 
 def main() -> None:

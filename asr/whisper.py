@@ -171,6 +171,21 @@ class WhisperStream:
         if answer and answer.done() and not answer.cancelled() and answer.exception() is None:
             yield answer.result()
 
+    async def settle(self, deadline: float) -> Hypothesis:
+        """Decode what there is so far, and keep it.
+
+        Raises:
+            EngineError: If the model failed, or the stream was closed.
+        """
+        if self._closed:
+            raise EngineError("the utterance was closed before its end")
+        self._pieces = [np.concatenate([*self._pieces, np.zeros(0, np.float32)])]
+        answer = self._engine.submit(self._pieces[0], self._language, deadline)
+        try:
+            return await asyncio.wrap_future(answer)
+        finally:
+            answer.cancel()  # of no use to anybody if the waiting was cut off
+
     async def finish(self, deadline: float) -> Hypothesis:
         """Decode and return the words; the most urgent `deadline` of all calls is first.
 

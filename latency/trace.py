@@ -110,6 +110,10 @@ class CallTrace:
         """Note that `moment` of `turn` happened at `now`."""
         self.of(turn).marks.append((moment, now))
 
+    def forget(self, turn: int) -> None:
+        """Forget the marks of `turn`, whose answer was dropped before it was given."""
+        self._turns.pop(turn, None)
+
     def of(self, turn: int) -> TurnTrace:
         """Return the trace of `turn`, a new one if it has none."""
         trace = self._turns.setdefault(turn, TurnTrace(turn))

@@ -24,7 +24,7 @@ from voice.tools import Outcome
 
 from speech import say
 
-QUICK = TurnSettings(silence=0.3, idle=30.0, longest_stall=8.0)
+QUICK = TurnSettings(shortest_wait=0.3, longest_wait=0.3, idle=30.0, longest_stall=8.0)
 
 LINES = Lines(
     greeting="Hello there.",

@@ -43,7 +43,7 @@ VOICES = ("en-us+max", "en-gb-x-rp", "en-us+john")
 NOW = datetime(2026, 11, 23, 8, 0)
 """The clinic's time: which days are asked for must not depend on when the tests run."""
 
-TURN = TurnSettings(silence=0.5, idle=30.0)
+TURN = TurnSettings(shortest_wait=0.5, longest_wait=0.5, idle=30.0)
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from asr.engine import Hypothesis
 from asr.fake import Fake as FakeEars
 from llm.engine import EngineError, Message, Params, Text, ToolSpec, Usage
 from llm.fake import Fake as FakeMind
@@ -228,12 +229,9 @@ async def test_a_partial_caption_of_a_noise_is_taken_back(tmp_path: Path) -> Non
             stream = super().open(listening)
 
             async def nothing(deadline: float) -> Any:
-                from asr.engine import Hypothesis
-
-                stream.close()
                 return Hypothesis(confidence=0.0)
 
-            stream.finish = nothing  # type: ignore[method-assign]
+            stream.settle = nothing  # type: ignore[method-assign]
             return stream
 
     async with running(tmp_path, ears=Unsure(["hm"])) as live, dial(live.url) as caller:

@@ -12,11 +12,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_later_source_wins_and_is_named(tmp_path: Path) -> None:
-    file = written(tmp_path, 'port = 1\nasr = "fake"\n[turn]\nsilence = 1\n')
+    file = written(tmp_path, 'port = 1\nasr = "fake"\n[turn]\nlongest_wait = 1\n')
     effective = load(file, {"VOICE_PORT": "2", "VOICE_TURN_IDLE": "9.5"}, {"port": 3, "host": None})
     assert effective.settings.port == 3
     assert effective.settings.asr == "fake"
-    assert effective.settings.turn.silence == 1.0
+    assert effective.settings.turn.longest_wait == 1.0
     assert effective.settings.turn.idle == 9.5
     assert effective.sources["port"] == "flag"
     assert effective.sources["asr"] == str(file)
@@ -33,11 +33,11 @@ def test_every_setting_can_be_asked_for() -> None:
     ("text", "message"),
     [
         ("prot = 1", "unknown setting prot .*did you mean port"),
-        ("[turn]\nsilense = 1", "did you mean turn.silence"),
+        ("[turn]\nlongest_wate = 1", "did you mean turn.longest_wait"),
         ('port = "8000"', "port in .* is '8000'; expected int"),
         ("port = true", "expected int"),
         ("port = 70000", "port is 70000; expected 0 to 65535"),
-        ("[turn]\nsilence = 9", "turn.silence is 9.0 s; expected 0.1 to 3.0 s"),
+        ("[turn]\nshortest_wait = 9", "turn.shortest_wait is 9.0 s; expected 0.1 to 3.0 s"),
         ("port = ", "cannot read the settings"),
         ('host = "0.0.0.0"', "no key is set: set VOICE_KEY"),
     ],
@@ -58,3 +58,14 @@ def test_an_unknown_variable_is_named() -> None:
 
 def test_elsewhere_than_loopback_a_key_is_needed() -> None:
     assert load(None, {"VOICE_KEY": "secret"}, {"host": "0.0.0.0"}).settings.key == "secret"
+
+
+def test_a_profile_is_beneath_everything_else_that_was_said(tmp_path: Path) -> None:
+    file = written(tmp_path, 'profile = "bench"\nasr = "sphinx"\n')
+    effective = load(file, {}, {"bench.reply": 10.0})
+    assert (effective.settings.asr, effective.settings.llm) == ("sphinx", "bench")
+    assert effective.settings.turn.longest_wait == 0.2
+    assert effective.settings.bench.reply == 10.0
+    assert effective.sources["llm"] == "profile bench"
+    with pytest.raises(ValueError, match="profile is 'benhc'; expected one of embedded, bench"):
+        load(None, {"VOICE_PROFILE": "benhc"}, {})

@@ -4,26 +4,46 @@ from hypothesis import strategies as st
 
 from voice.settings import TurnSettings
 from voice.turn import (
-    REPLYING,
+    BACK_OFF,
+    GOES_ON,
     Action,
     CallerLeft,
     CallStarted,
     CancelReply,
     Cause,
+    DropSpeculation,
     EndCall,
     Event,
     Floor,
+    JudgeSound,
+    PauseReply,
     ReplyFailed,
     ReplyPlayed,
     ReplyProgressed,
+    ResumeReply,
+    Ruled,
+    SoundHeard,
+    SoundPassed,
+    Speculate,
     SpeechStarted,
     SpeechStopped,
     StartReply,
     Turn,
     Typed,
+    WaitRevised,
 )
 
-SETTINGS = TurnSettings(silence=0.5, idle=10, idle_prompts=1, longest_speech=30, longest_stall=8)
+SETTINGS = TurnSettings(
+    shortest_wait=0.2,
+    longest_wait=1.5,
+    speculations=3,
+    speculation_lead=0.5,
+    longest_contest=1.5,
+    idle=10,
+    idle_prompts=1,
+    longest_speech=30,
+    longest_stall=8,
+)
 
 
 def turn_after(*events: Event) -> Turn:
@@ -47,7 +67,7 @@ def test_a_call_begins_with_a_greeting() -> None:
 
 
 def test_silence_counted_from_the_last_speech_sample_starts_a_reply() -> None:
-    turn = turn_after(*greeted(), SpeechStarted(), SpeechStopped(3.9))
+    turn = turn_after(*greeted(), SpeechStarted(), SpeechStopped(3.9, 0.5))
     assert turn.deadline == pytest.approx(4.4)
     turn.tick(4.3)
     assert turn.actions() == []
@@ -56,17 +76,218 @@ def test_silence_counted_from_the_last_speech_sample_starts_a_reply() -> None:
 
 
 def test_a_caller_who_goes_on_is_not_answered() -> None:
-    turn = turn_after(*greeted(), SpeechStarted(), SpeechStopped(3.9), SpeechStarted())
+    turn = turn_after(*greeted(), SpeechStarted(), SpeechStopped(3.9, 0.5), SpeechStarted())
     turn.tick(5.5)
-    assert turn.actions() == []
     assert turn.floor is Floor.USER
 
 
-def test_barge_in_cancels_the_reply() -> None:
-    turn = turn_after(ReplyProgressed(1, 4.0))
+def test_of_a_caller_about_whom_nothing_is_known_the_longest_wait_is_waited() -> None:
+    turn = turn_after(*greeted(), SpeechStarted(), SpeechStopped(3.9))
+    turn.tick(5.39)
+    assert turn.floor is Floor.PENDING
+    turn.tick(5.4)
+    assert turn.floor is Floor.THINKING
+
+
+def test_the_wait_follows_what_is_known_of_the_words() -> None:
+    turn = turn_after(*greeted(), SpeechStarted(), SpeechStopped(3.9, 1.5))
+    turn.receive(WaitRevised(0.2), 4.05)
+    turn.tick(4.1)
+    assert StartReply(2, Cause.SPOKEN, 3.9) in turn.actions()
+
+
+# Answers before the decision.
+
+
+def silent(wait: float = 0.3, at: float = 3.95) -> Turn:
+    """The caller of turn 2 fell silent at `at`; it is second 4."""
+    return turn_after(*greeted(), SpeechStarted(), SpeechStopped(at, wait))
+
+
+def heard(*events: Event) -> Turn:
+    """As `silent`, with its actions still to be taken."""
+    turn = turn_after(*greeted(), SpeechStarted())
+    turn.receive(SpeechStopped(3.95, 0.3), 4.0)
+    return turn
+
+
+def test_the_first_silence_has_the_answer_made_and_the_decision_lets_it_go() -> None:
+    turn = heard()
+    assert turn.actions() == [Speculate(2)]
+    turn.tick(4.25)
+    assert turn.actions() == [StartReply(2, Cause.SPOKEN, 3.95)]
+
+
+def test_a_caller_who_goes_on_has_the_held_answer_dropped() -> None:
+    turn = silent()
+    turn.receive(SpeechStarted(), 4.1)
+    assert turn.actions() == []
+    assert turn.deadline == pytest.approx(4.1 + GOES_ON)
+    turn.tick(4.1 + GOES_ON)
+    assert turn.actions() == [DropSpeculation(2)]
+    assert turn.floor is Floor.USER
+
+
+def test_after_a_sound_too_short_for_a_word_the_held_answer_is_looked_at_again() -> None:
+    turn = silent()
+    turn.receive(SpeechStarted(), 4.1)
+    turn.receive(SpeechStopped(4.12, 0.3), 4.15)
+    assert turn.actions() == [Speculate(2)]
+    turn.tick(4.5)
+    assert turn.actions() == [StartReply(2, Cause.SPOKEN, 4.12)]
+
+
+def test_a_better_end_of_speech_moves_the_decision_and_begins_nothing_anew() -> None:
+    turn = silent()
+    turn.receive(SpeechStopped(3.90, 0.3), 4.05)
+    assert turn.actions() == []
+    assert turn.deadline == pytest.approx(4.2)
+
+
+def test_of_a_caller_who_is_surely_not_done_the_answer_is_begun_late() -> None:
+    turn = silent(wait=1.5)
+    assert turn.deadline == pytest.approx(3.95 + 1.5 - 0.5)
+    turn.tick(4.95)
+    assert turn.actions() == [Speculate(2)]
+
+
+def test_words_that_say_the_caller_is_done_begin_the_answer_at_once() -> None:
+    turn = silent(wait=1.5)
+    turn.receive(WaitRevised(0.25), 4.06)
+    assert turn.actions() == [Speculate(2)]
+
+
+def test_a_turn_with_many_gaps_begins_only_so_many_answers_each_later() -> None:
+    turn, now, begun = silent(), 4.0, [4.0]
+    for _ in range(6):
+        turn.receive(SpeechStarted(), now + 0.2)
+        turn.tick(now + 0.2 + GOES_ON)
+        now += 1.0
+        turn.receive(SpeechStopped(now, 0.3), now)
+        turn.actions()
+        if turn.deadline is not None and turn.deadline < now + 0.29:
+            begun.append(turn.deadline)
+            turn.tick(turn.deadline)
+            assert turn.actions() == [Speculate(2)]
+            now += 0.15
+    assert len(begun) == SETTINGS.speculations
+    assert begun[2] - 6.15 == pytest.approx(2 * BACK_OFF)
+
+
+def test_a_held_answer_that_was_not_looked_at_again_is_not_given() -> None:
+    turn = silent()
+    turn.receive(SpeechStarted(), 4.1)
+    turn.tick(4.15)
+    turn.receive(SpeechStopped(4.12, 1.2), 4.16)  # begun late: this caller may go on
+    turn.actions()
+    turn.tick(9.0)  # this process was away
+    assert turn.actions() == [DropSpeculation(2), StartReply(2, Cause.SPOKEN, 4.12)]
+
+
+def test_typing_drops_the_held_answer() -> None:
+    turn = silent()
+    turn.receive(Typed(), 4.1)
+    assert turn.actions() == [DropSpeculation(2), StartReply(2, Cause.TYPED)]
+
+
+# Sounds during a reply.
+
+
+def speaking(until: float = 9.0) -> Turn:
+    """The agent speaks; it is second 1."""
+    return turn_after(ReplyProgressed(1, until))
+
+
+def test_a_sound_during_a_reply_pauses_it_and_is_judged() -> None:
+    turn = speaking()
+    turn.receive(SoundHeard(), 2.0)
+    assert turn.actions() == [PauseReply(1)]
+    turn.tick(2.0)
+    assert turn.actions() == [JudgeSound(1)]
+
+
+def test_a_sound_that_was_nothing_lets_the_reply_go_on() -> None:
+    turn = speaking()
+    turn.receive(SoundHeard(), 2.0)
+    turn.receive(SoundPassed(), 2.03)
+    assert turn.actions() == [PauseReply(1), ResumeReply(1)]
+    assert turn.floor is Floor.AGENT
+
+
+def test_an_interruption_cancels_the_reply_and_the_caller_has_the_floor() -> None:
+    turn = speaking()
+    turn.receive(SoundHeard(), 2.0)
+    turn.receive(SpeechStarted(), 2.03)
+    turn.receive(Ruled(True), 2.3)
+    assert turn.actions() == [PauseReply(1), CancelReply(1)]
+    assert turn.floor is Floor.USER
+
+
+def test_an_interruption_that_is_over_when_it_is_known_as_one_is_answered_after_the_wait() -> None:
+    turn = speaking()
     turn.receive(SpeechStarted(), 2.0)
+    turn.receive(SpeechStopped(2.3, 0.4), 2.4)
+    turn.receive(Ruled(True), 2.45)
+    assert turn.actions() == [PauseReply(1), CancelReply(1), Speculate(2)]
+    turn.tick(2.7)
+    assert turn.actions() == [StartReply(2, Cause.SPOKEN, 2.3)]
+
+
+def test_what_was_no_interruption_lets_the_reply_go_on() -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(), 2.0)
+    turn.receive(SpeechStopped(2.2, 0.4), 2.3)
+    turn.receive(Ruled(False), 2.35)
+    assert turn.actions() == [PauseReply(1), ResumeReply(1)]
+    turn.receive(ReplyPlayed(1), 9.0)
+    assert turn.floor is Floor.NOBODY
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_sound_that_nobody_judges_is_ruled_on_in_the_end(ended: bool) -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(), 2.0)
+    if ended:
+        turn.receive(SpeechStopped(2.2, 0.4), 2.3)
+    turn.tick(3.5)
+    assert turn.actions()[-1] == (ResumeReply(1) if ended else CancelReply(1))
+
+
+def test_a_caller_who_speaks_on_while_the_reply_goes_on_is_judged_again() -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(), 2.0)
+    turn.receive(Ruled(False), 2.1)  # the agent's own voice, it seemed
+    turn.actions()
+    turn.tick(2.2)
+    assert turn.actions() == [JudgeSound(1)]
+    turn.receive(Ruled(False), 2.2)
+    assert turn.actions() == []
+    turn.receive(Ruled(True), 2.4)
     assert turn.actions() == [CancelReply(1)]
     assert turn.floor is Floor.USER
+
+
+def test_a_reply_that_ends_while_the_caller_speaks_leaves_them_the_floor() -> None:
+    turn = speaking(2.2)
+    turn.receive(SpeechStarted(), 2.0)
+    turn.receive(Ruled(False), 2.1)
+    turn.receive(ReplyPlayed(1), 2.2)
+    assert turn.floor is Floor.USER
+
+
+def test_a_reply_that_fails_while_the_caller_speaks_is_not_apologised_for() -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(), 2.0)
+    turn.receive(ReplyFailed(1), 2.1)
+    assert turn.actions() == [PauseReply(1), CancelReply(1)]
+    assert turn.floor is Floor.USER
+
+
+def test_audio_made_while_the_reply_is_paused_does_not_resume_it() -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(), 2.0)
+    turn.receive(ReplyProgressed(1, 11.0), 2.1)
+    assert turn.floor is Floor.CONTESTED
 
 
 def test_speech_while_the_answer_is_made_cancels_it() -> None:
@@ -75,7 +296,7 @@ def test_speech_while_the_answer_is_made_cancels_it() -> None:
 
 
 def test_a_stale_result_changes_nothing() -> None:
-    turn = turn_after(ReplyProgressed(1, 4.0), SpeechStarted())
+    turn = turn_after(ReplyProgressed(1, 4.0), SpeechStarted(), Ruled(True))
     for stale in (ReplyProgressed(1, 9.0), ReplyPlayed(1), ReplyFailed(1)):
         turn.receive(stale, 3.0)
     assert turn.floor is Floor.USER
@@ -112,7 +333,7 @@ def test_a_caller_who_speaks_is_not_counted_silent() -> None:
     turn = turn_after(*greeted())
     turn.tick(12.0)
     turn.receive(SpeechStarted(), 12.5)
-    turn.receive(SpeechStopped(13.0), 13.1)
+    turn.receive(SpeechStopped(13.0, 0.5), 13.1)
     turn.tick(13.5)
     turn.receive(ReplyPlayed(3), 14.0)
     turn.actions()
@@ -165,84 +386,143 @@ def test_a_caller_who_leaves_ends_everything() -> None:
 
 
 EVENTS = st.one_of(
-    st.just("speech"),
-    st.just("stop"),
-    st.just("typed"),
-    st.just("tick"),
+    st.sampled_from(["sound", "passed", "speech", "stop", "typed", "tick"]),
+    st.tuples(st.just("revised"), st.floats(0.1, 1.5)),
+    st.tuples(st.just("ruled"), st.booleans()),
     st.tuples(st.sampled_from(["progress", "played", "failed"]), st.integers(0, 12)),
 )
 
+LONGEST = 30 + 20
+"""Seconds within which a call listens or speaks, whatever happens: the longest speech, and the
+sound that was made ahead in these tests."""
 
-@given(st.lists(st.tuples(EVENTS, st.floats(0.0, 20.0)), max_size=60))
-def test_whatever_the_order_of_events_the_call_is_never_stuck(
-    script: list[tuple[object, float]],
-) -> None:
-    turn = Turn(SETTINGS)
-    now, replying = 0.0, 0
-    turn.receive(CallStarted(), now)
 
-    def check() -> None:
-        """Replies start one after the other, each once; every floor but OVER has a deadline."""
-        nonlocal replying
+def feed(turn: Turn, event: object, now: float) -> None:
+    """Let an event of `EVENTS` happen."""
+    match event:
+        case "sound":
+            turn.receive(SoundHeard(), now)
+        case "passed":
+            turn.receive(SoundPassed(), now)
+        case "speech":
+            turn.receive(SpeechStarted(), now)
+        case "stop":
+            turn.receive(SpeechStopped(now - 0.1, 0.3), now)
+        case "typed":
+            turn.receive(Typed(), now)
+        case "tick":
+            turn.tick(now)
+        case ("revised", float(wait)):
+            turn.receive(WaitRevised(wait), now)
+        case ("ruled", bool(interruption)):
+            turn.receive(Ruled(interruption), now)
+        case ("progress", int(back)):
+            turn.receive(ReplyProgressed(turn.number - back, now + 5), now)
+        case ("played", int(back)):
+            turn.receive(ReplyPlayed(turn.number - back), now)
+        case ("failed", int(back)):
+            turn.receive(ReplyFailed(turn.number - back), now)
+
+
+class Watch:
+    """Checks that actions make sense in their order."""
+
+    def __init__(self) -> None:
+        self.replying = 0
+        self.held = 0
+        self.paused = False
+
+    def check(self, turn: Turn) -> None:
+        """Replies start one after the other, each once; what is held or paused is let go once."""
         for action in turn.actions():
             match action:
                 case StartReply(number, _, _):
-                    assert number == replying + 1
-                    replying = number
+                    assert number == self.replying + 1
+                    assert self.held in (0, number)
+                    self.replying, self.held, self.paused = number, 0, False
                 case CancelReply(number):
-                    assert number == replying
+                    assert number == self.replying
+                    self.paused = False
+                case Speculate(number):
+                    assert number == self.replying + 1
+                    assert turn.floor in (Floor.PENDING, Floor.OVER)
+                    self.held = number
+                case DropSpeculation(number):
+                    assert self.held == number
+                    self.held = 0
+                case PauseReply(number):
+                    assert (number, self.paused) == (self.replying, False)
+                    self.paused = True
+                case ResumeReply(number):
+                    assert (number, self.paused) == (self.replying, True)
+                    self.paused = False
+                case JudgeSound(number):
+                    assert number == self.replying
+        assert self.paused == (turn.floor is Floor.CONTESTED)
+        assert not self.held or turn.floor in (Floor.USER, Floor.PENDING)
         assert (turn.deadline is None) == (turn.floor is Floor.OVER)
-        assert turn.deadline is None or turn.deadline <= now + 30 + 20
 
-    check()
+
+@given(st.lists(st.tuples(EVENTS, st.floats(0.0, 20.0) | st.floats(0.0, 0.3)), max_size=80))
+def test_whatever_the_order_of_events_the_call_is_never_stuck(
+    script: list[tuple[object, float]],
+) -> None:
+    turn, watch, now = Turn(SETTINGS), Watch(), 0.0
+    turn.receive(CallStarted(), now)
+    watch.check(turn)
     for event, gap in script:
         now += gap
-        match event:
-            case "speech":
-                turn.receive(SpeechStarted(), now)
-            case "stop":
-                turn.receive(SpeechStopped(now - 0.1), now)
-            case "typed":
-                turn.receive(Typed(), now)
-            case "tick":
-                turn.tick(now)
-            case ("progress", int(back)):
-                turn.receive(ReplyProgressed(turn.number - back, now + 5), now)
-            case ("played", int(back)):
-                turn.receive(ReplyPlayed(turn.number - back), now)
-            case ("failed", int(back)):
-                turn.receive(ReplyFailed(turn.number - back), now)
-        check()
-    # Left alone from here on, it asks, says goodbye and hangs up.
-    for _ in range(20):
+        feed(turn, event, now)
+        watch.check(turn)
+        assert turn.deadline is None or turn.deadline <= now + LONGEST
+    # Left alone from here on, it asks, says goodbye and hangs up; a caller who is speaking
+    # falls silent, or is answered all the same.
+    for _ in range(2000):
         if turn.deadline is None:
             break
         now = max(now, turn.deadline)
         turn.tick(now)
-        if turn.floor in REPLYING:
+        if turn.floor in (Floor.THINKING, Floor.AGENT):
+            turn.receive(SpeechStopped(now, 0.3), now)
             turn.receive(ReplyPlayed(turn.number), now)
-        check()
+        watch.check(turn)
     assert turn.floor is Floor.OVER
 
 
-@given(st.lists(st.sampled_from(["speech", "stop", "typed", "tick"]), max_size=30))
-def test_no_reply_starts_while_another_has_not_been_cancelled(script: list[str]) -> None:
-    turn = Turn(SETTINGS)
-    now = 0.0
+@given(st.lists(st.tuples(EVENTS, st.floats(0.0, 1.0)), max_size=60))
+def test_time_alone_leads_every_floor_to_listening_or_speaking(
+    script: list[tuple[object, float]],
+) -> None:
+    turn, now = Turn(SETTINGS), 0.0
+    turn.receive(CallStarted(), now)
+    for event, gap in script:
+        now += gap
+        feed(turn, event, now)
+    limit = now + LONGEST + SETTINGS.longest_stall
+    while turn.floor not in (Floor.NOBODY, Floor.OVER) and turn.deadline is not None:
+        now = max(now, turn.deadline)
+        if now > limit:
+            break
+        number = turn.number
+        turn.tick(now)
+        if turn.number > number:
+            return  # it speaks
+    assert turn.floor in (Floor.NOBODY, Floor.OVER)
+
+
+@given(st.lists(st.tuples(EVENTS, st.floats(0.0, 1.0)), max_size=60))
+def test_no_reply_starts_while_another_has_not_been_cancelled(
+    script: list[tuple[object, float]],
+) -> None:
+    turn, now = Turn(SETTINGS), 0.0
     turn.receive(CallStarted(), now)
     live: set[int] = set()
-    for step in script:
-        now += 0.3
-        match step:
-            case "speech":
-                turn.receive(SpeechStarted(), now)
-            case "stop":
-                turn.receive(SpeechStopped(now), now)
-            case "typed":
-                turn.receive(Typed(), now)
-            case _:
-                now += 40
-                turn.tick(now)
+    for event, gap in script:
+        now += gap
+        feed(turn, event, now)
+        if isinstance(event, tuple) and event[0] in ("played", "failed"):
+            live.discard(turn.number)
+            live.discard(turn.number - 1)
         actions: list[Action] = turn.actions()
         for action in actions:
             if isinstance(action, StartReply):

@@ -224,6 +224,8 @@ class Playout:
         """Send sample `position` next, or the nearest that is kept."""
         self._sent = min(max(position, self._kept), self._written)
         self._piece, self._offset = 0, self._sent - self._kept
-        while self._piece + 1 < len(self._pieces) and self._offset >= len(self._pieces[self._piece]):
+        while self._piece + 1 < len(self._pieces) and self._offset >= len(
+            self._pieces[self._piece]
+        ):
             self._offset -= len(self._pieces[self._piece])
             self._piece += 1

@@ -41,6 +41,14 @@ class Context:
         """Return the conversation as the model is told it, oldest first."""
         return [entry.item for entry in self.entries]
 
+    def snapshot(self) -> Sequence[Entry]:
+        """Return what `restore` takes back, should what is added now turn out not to be said."""
+        return [replace(entry) for entry in self.entries]
+
+    def restore(self, snapshot: Sequence[Entry]) -> None:
+        """Forget all that was added since `snapshot`."""
+        self.entries = list(snapshot)
+
     @property
     def unanswered(self) -> bool:
         """Whether the agent has yet to react to the latest words or tool result."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asr.engine import RATE, Engine, Hypothesis, Listening, Pcm, Stream
 from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped
@@ -57,6 +57,55 @@ class Heard:
             self.confidence = min(self.confidence, hypothesis.confidence)
 
 
+Final = tuple[asyncio.Task[Hypothesis], float]
+"""Final words in the making, and the seconds of their speech."""
+
+
+@dataclass(slots=True)
+class Words:
+    """What the caller said since the last answer, as far as it is known.
+
+    Attributes:
+        finals: Final words in the making with their seconds of speech, oldest first.
+        heard: What the earlier ones turned out to be.
+    """
+
+    finals: list[Final] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
+
+    def copy(self) -> "Words":
+        """Return the same words, to be added to on their own."""
+        return Words(list(self.finals), replace(self.heard))
+
+    async def all(self) -> Heard:
+        """Wait for all of them and take them; words that are not final yet stay if cut off.
+
+        Raises:
+            EngineError: If the recogniser failed; those words are lost.
+        """
+        while self.finals:
+            final, duration = self.finals[0]
+            await asyncio.wait({final})
+            self.finals.pop(0)
+            self.heard.add(final.result(), duration)
+        heard, self.heard = self.heard, Heard()
+        return heard
+
+    def drop(self, before: "Words") -> None:
+        """Be `before` again; what is in the making and was not then is stopped."""
+        for final, _ in self.finals:
+            if all(final is not kept for kept, _ in before.finals):
+                final.cancel()
+        self.finals, self.heard = before.finals, before.heard
+
+    def forget(self) -> None:
+        """Forget them; what is in the making is stopped."""
+        for final, _ in self.finals:
+            final.cancel()
+        self.finals.clear()
+        self.heard = Heard()
+
+
 @dataclass(slots=True)
 class Ears:
     """One call's ears.
@@ -67,6 +116,7 @@ class Ears:
         call: Its name: a recogniser may get used to a caller's voice and line.
         expects: Asks what the agent has just asked about.
         opened: Told of every utterance, for captions.
+        tell: Takes what the detector finds; it calls `notice` first.
     """
 
     engine: Engine
@@ -74,6 +124,7 @@ class Ears:
     call: str
     expects: Callable[[], str]
     opened: Callable[[Utterance], None]
+    tell: Callable[[SpeechEvent], None]
     samples: int = 0
     """Samples heard since the call began."""
     utterance: Utterance | None = None
@@ -81,28 +132,50 @@ class Ears:
     _recent: deque[Pcm] = field(default_factory=deque)
     _recent_samples: int = 0
 
-    def hear(self, pcm: Pcm) -> list[SpeechEvent]:
-        """Take the next samples; return what they told about speech."""
+    def hear(self, pcm: Pcm) -> None:
+        """Take the next samples; what they tell about speech goes to `tell`."""
         self.samples += len(pcm)
         self._remember(pcm)
         if self.utterance is not None:
             self.utterance.stream.push(pcm)
-        events = self.detector.push(pcm)
-        for event in events:
-            match event:
-                case SpeechStarted(at):
-                    self._begin(at)
-                case SpeechStopped(at):
-                    if self.utterance is not None:
-                        self.utterance.ended = at
-        return events
+        for event in self.detector.push(pcm):
+            self.tell(event)
 
-    def finish(self, deadline: float) -> tuple[asyncio.Task[Hypothesis], float] | None:
+    def notice(self, event: SpeechEvent) -> None:
+        """Take what the detector found: speech opens an utterance, or goes on with it."""
+        match event:
+            case SpeechStarted(at):
+                self._begin(at)
+            case SpeechStopped(at):
+                if self.utterance is not None:
+                    self.utterance.ended = at
+
+    def settle(self, deadline: float) -> Final | None:
+        """Return the words as if the utterance were over, in the making, and its seconds.
+
+        It goes on all the same. None if there is none.
+        """
+        utterance = self.utterance
+        if utterance is None:
+            return None
+        return asyncio.create_task(utterance.stream.settle(deadline)), utterance.duration
+
+    def finish(self, deadline: float) -> Final | None:
         """End the utterance: its final words, in the making, and its seconds; None if none."""
         utterance, self.utterance = self.utterance, None
         if utterance is None:
             return None
         return asyncio.create_task(_final(utterance.stream, deadline)), utterance.duration
+
+    def leave(self, final: asyncio.Task[Hypothesis] | None) -> None:
+        """End the utterance, of which `final` is all that is still wanted."""
+        utterance, self.utterance = self.utterance, None
+        if utterance is None:
+            return
+        if final is None or final.done():
+            utterance.stream.close()
+        else:
+            final.add_done_callback(lambda _: utterance.stream.close())
 
     def drop(self) -> None:
         """Forget the utterance being heard."""

@@ -1,9 +1,11 @@
 """From the model's tokens to phrases worth speaking, with tools run on the way."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from latency.trace import Mark, Moment
@@ -11,6 +13,7 @@ from llm.engine import Engine, EngineError, Params, Text, ToolCall, ToolResult
 from tts.phrases import Phrases
 from voice.agent import Lines
 from voice.context import Context
+from voice.speculation import Spent, timed
 from voice.tools import Outcome, Toolbox, ToolError
 
 PATIENCE = 0.7
@@ -33,6 +36,7 @@ class Thinking:
         mark: Takes the moments of a turn.
         tell: Takes the events that the caller's side may want to show.
         keep: Keeps a task alive until it is done; a tool at work is never cut off.
+        decided: Returns once it is decided that the caller of a turn is done: no tool runs before.
     """
 
     mind: Engine
@@ -43,6 +47,7 @@ class Thinking:
     mark: Mark
     tell: Callable[[Mapping[str, Any]], None]
     keep: Callable[[asyncio.Task[Outcome]], None]
+    decided: Callable[[int], Awaitable[None]]
     end: str = field(default="", init=False)
     """Why the call ends after the latest answer, "" if it goes on."""
     _working: asyncio.Task[Outcome] | None = field(default=None, init=False)
@@ -61,8 +66,10 @@ class Thinking:
         for phrase in self._said(turn, text):
             yield phrase
 
-    async def answer(self, turn: int) -> AsyncGenerator[str, None]:
+    async def answer(self, turn: int, spent: Spent) -> AsyncGenerator[str, None]:
         """Yield phrases that answer the conversation, as soon as each can be spoken.
+
+        The model's time is added to `spent`.
 
         Raises:
             EngineError: If the model failed, or called tools without end.
@@ -70,12 +77,13 @@ class Thinking:
         self.end, self._told = "", False
         for _ in range(MAX_ROUNDS):
             calls: list[ToolCall] = []
-            async with aclosing(self._generate(turn, calls)) as phrases:
+            async with aclosing(self._generate(turn, calls, spent)) as phrases:
                 async for phrase in phrases:
                     self._told = True
                     yield phrase
             self._told = self._told and not calls
             for call in calls:
+                await self.decided(turn)
                 self._begin(turn, call)
                 async with aclosing(self.settle(turn)) as phrases:
                     async for phrase in phrases:
@@ -98,7 +106,7 @@ class Thinking:
         self.end = ""
         if self._working is None:
             return
-        now = asyncio.get_running_loop().time
+        now = monotonic
         if not self._working.done():
             await asyncio.wait({self._working}, timeout=PATIENCE)
         if not self._working.done():
@@ -117,14 +125,17 @@ class Thinking:
         for phrase in self._said(turn, outcome.say):
             yield phrase
 
-    async def _generate(self, turn: int, calls: list[ToolCall]) -> AsyncGenerator[str, None]:
+    async def _generate(
+        self, turn: int, calls: list[ToolCall], spent: Spent
+    ) -> AsyncGenerator[str, None]:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
-        now = asyncio.get_running_loop().time
+        now = monotonic
         phrases, first = Phrases(), True
         self.mark("llm_start", turn, now())
         thread = self.mind.open(self.context.items(), self.toolbox.specs)
         try:
-            async with aclosing(thread.generate(Params(), now())) as pieces:
+            generation = thread.generate(Params(), now())
+            async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
                 async for piece in pieces:
                     if first:
                         self.mark("llm_first", turn, now())
@@ -141,7 +152,7 @@ class Thinking:
 
     def _begin(self, turn: int, call: ToolCall) -> None:
         """Set a tool to work."""
-        self.mark("tool_start", turn, asyncio.get_running_loop().time())
+        self.mark("tool_start", turn, monotonic())
         self._working = asyncio.create_task(self._use(turn, call))
         self.keep(self._working)
 
@@ -171,6 +182,6 @@ class Thinking:
     def _noted(self, turn: int, phrase: str) -> str:
         """Note in the conversation that `phrase` is about to be said."""
         moment: Moment = "phrase"
-        self.mark(moment, turn, asyncio.get_running_loop().time())
+        self.mark(moment, turn, monotonic())
         self.context.agent_says(turn, phrase)
         return phrase

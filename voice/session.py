@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import asr.engine
@@ -14,14 +15,15 @@ import tts.engine
 from asr import vad
 from asr.vad import SpeechDetector
 from latency.trace import CallTrace, Moment, TurnTrace
-from transport.audio import Resampler
 from transport.line import Line, Pcm
-from transport.pacer import Pacer, Playout
+from transport.pacer import Pacer
 from voice.agent import Agent
 from voice.context import Context
-from voice.hearing import Ears, Heard, Utterance
+from voice.hearing import Ears, Final, Utterance, Words
 from voice.reply import Thinking
 from voice.settings import Settings
+from voice.speaking import Speaker
+from voice.speculation import Attempt, Before, Spent, Tally, timed
 from voice.tools import Outcome
 from voice.turn import (
     Action,
@@ -29,11 +31,17 @@ from voice.turn import (
     CallStarted,
     CancelReply,
     Cause,
+    DropSpeculation,
     EndCall,
     Event,
+    JudgeSound,
+    PauseReply,
     ReplyFailed,
     ReplyPlayed,
     ReplyProgressed,
+    ResumeReply,
+    Ruled,
+    Speculate,
     SpeechStarted,
     SpeechStopped,
     StartReply,
@@ -50,7 +58,7 @@ TYPING = 0.2
 LONGEST_TYPED = 1000
 """Characters of a typed message that are read."""
 
-MADE_AHEAD = 8.0
+MADE_AHEAD = 3.0
 """Seconds of a reply that are made before the caller has heard them, at most."""
 
 MARKERS: Mapping[str, Moment] = {
@@ -77,6 +85,7 @@ class Crew:
         vad: The model that tells speech from silence.
         pacer: Sends all calls' audio in time.
         agent: Who answers.
+        may_speculate: Whether this machine has time for answers that may be dropped.
     """
 
     ears: asr.engine.Engine
@@ -85,27 +94,7 @@ class Crew:
     vad: vad.VadModel
     pacer: Pacer
     agent: Agent
-
-
-@dataclass(slots=True)
-class Spoken:
-    """What is being said to the caller in one reply.
-
-    Attributes:
-        turn: The reply's number.
-        starts: First sample of each word so far, at the line's rate.
-        ends: The sample after the last of each.
-        words: The words.
-        shown: How many of them the caption shows.
-        sent: Whether its first frame has left.
-    """
-
-    turn: int
-    starts: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    shown: int = 0
-    sent: bool = False
+    may_speculate: Callable[[], bool] = lambda: True
 
 
 class Session:
@@ -131,8 +120,8 @@ class Session:
         self._toolbox = crew.agent.open()
         self._understanding = Understanding(crew.agent.lines)
         detector = SpeechDetector(crew.vad)
-        self._ears = Ears(crew.ears, detector, name, self._expects, self._opened)
-        self._playout = Playout(crew.pacer, line.play, line.rate, progress=self._left)
+        self._ears = Ears(crew.ears, detector, name, self._expects, self._opened, self._noticed)
+        self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played)
         self._thinking = Thinking(
             mind=crew.mind,
             context=self.context,
@@ -142,24 +131,27 @@ class Session:
             mark=self.trace.mark,
             tell=self._tell,
             keep=self._keep,
+            decided=self._decided,
         )
-        self._finals: list[tuple[asyncio.Task[asr.engine.Hypothesis], float]] = []
-        self._heard = Heard()
+        self._words = Words()
         self._typed: list[str] = []
-        self._spoken = Spoken(0)
+        self._attempt: Attempt | None = None
+        self._tally = Tally()
         self._interrupted = ""
         self._reply: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._tools: set[asyncio.Task[Outcome]] = set()
         self._typed_at = 0.0
+        self._overlapped = 0.0  # seconds by which the making of a reply began before the decision
+        self._went_on = asyncio.Event()  # an answer was let go
         self._partial = 0  # turn of a user caption that is not final yet
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def underruns(self) -> int:
         """How often a reply ran dry before its end."""
-        return self._playout.underruns
+        return self._speaker.underruns
 
     # What the line calls.
 
@@ -167,13 +159,7 @@ class Session:
         """Take the caller's next samples at 16 kHz."""
         if self._over.done() or not self._turn.number or not len(pcm):
             return
-        for event in self._ears.hear(pcm):
-            match event:
-                case vad.SpeechStarted():
-                    self._receive(SpeechStarted())
-                case vad.SpeechStopped(at):
-                    silent = (self._ears.samples - at) / asr.engine.RATE
-                    self._receive(SpeechStopped(self._now() - silent))
+        self._ears.hear(pcm)
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """Take one JSON message of the caller; unknown types are ignored."""
@@ -229,9 +215,9 @@ class Session:
     async def _free(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._playout.clear()
+        self._speaker.stop(self._speaker.turn)
         self._ears.drop()
-        finals = [task for task, _ in self._finals]
+        finals = [task for task, _ in self._words.finals]
         for task in (*self._tasks, *finals):
             task.cancel()
         await asyncio.gather(*self._tasks, *finals, return_exceptions=True)
@@ -265,10 +251,19 @@ class Session:
 
     def _do(self, action: Action) -> None:
         match action:
+            case Speculate(turn):
+                self._speculate(turn)
+            case DropSpeculation():
+                self._drop_attempt()
+            case PauseReply():
+                self._speaker.pause()
+            case JudgeSound():
+                self._judge()
+            case ResumeReply(turn):
+                self._resume(turn)
             case CancelReply(turn):
                 self._stop_reply(turn)
             case StartReply(turn, cause, waited_from):
-                self._stop_reply(turn - 1)
                 self._start_reply(turn, cause, waited_from)
             case EndCall(reason):
                 self._end(reason)
@@ -286,29 +281,144 @@ class Session:
         now = self._now()
         if cause is Cause.TYPED:  # what was being said meanwhile is taken back
             self._ears.drop()
-            self._forget_spoken()
+            self._words.forget()
             waited_from = now
         if waited_from is not None:
             self.trace.mark("speech_end", turn, waited_from)
             self.trace.mark("decided", turn, now)
-        if cause is Cause.SPOKEN and (final := self._ears.finish(now)) is not None:
-            self._finals.append(final)
-        if cause is not Cause.SPOKEN:
+        attempt = self._attempt
+        if attempt is not None and attempt.turn == turn and not attempt.failed:
+            attempt.decided = True
+            if not attempt.checking:
+                self._let_go(attempt)
+            return
+        self._drop_attempt()
+        self._stop_reply(turn - 1)
+        if cause is Cause.SPOKEN:
+            if (final := self._ears.finish(now)) is not None:
+                self._words.finals.append(final)
+        else:
             self._interrupted = ""
-        self._spoken = Spoken(turn)
-        self._reply = self._spawn(self._make_reply(turn, cause))
+        self._make(turn, cause)
 
-    async def _make_reply(self, turn: int, cause: Cause) -> None:
+    def _make(self, turn: int, cause: Cause, *, held: bool = False) -> None:
+        """Begin to make a reply and to say it, or to hold it."""
+        self._speaker.begin(turn, self._crew.mouth.rate, held=held)
+        spent = self._attempt.spent if held and self._attempt else Spent()
+        self._reply = self._spawn(self._make_reply(turn, cause, spent))
+
+    async def _make_reply(self, turn: int, cause: Cause, spent: Spent) -> None:
         try:
-            async with aclosing(self._words(turn, cause)) as words:
-                await self._say(turn, words)
+            async with aclosing(self._phrases(turn, cause, spent)) as phrases:
+                await self._say(turn, phrases, spent)
         except ENGINE_ERRORS as error:
             log.warning("call %s, turn %d: %s", self.name, turn, error)
             self._note({"type": "failed", "turn": turn, "message": str(error)})
+            if self._attempt is not None and self._attempt.turn == turn:
+                self._attempt.failed = True
             self._receive(ReplyFailed(turn))
+        finally:
+            self._tally.engine_seconds += spent.total
+            if spent.wasted:
+                self._tally.wasted_seconds += spent.total
 
-    async def _words(self, turn: int, cause: Cause) -> AsyncGenerator[str, None]:
-        """Yield the phrases of a reply."""
+    # Answers before the decision.
+
+    def _speculate(self, turn: int) -> None:
+        """Make the answer to the words so far, unless it is being made."""
+        if self._attempt is not None:
+            self._check(self._attempt)
+            return
+        if self._thinking.working or not self._crew.may_speculate():
+            return
+        if (final := self._ears.settle(self._now())) is not None:
+            self._attempt_with(turn, final)
+
+    def _attempt_with(self, turn: int, final: Final) -> None:
+        before = Before(
+            self.context.snapshot(),
+            self._words.copy(),
+            self._understanding.misses,
+            self._understanding.expects,
+            self._interrupted,
+        )
+        self._attempt = Attempt(turn, self._now(), before)
+        self._tally.starts += 1
+        self._words.finals.append(final)
+        self._make(turn, Cause.SPOKEN, held=True)
+
+    def _check(self, attempt: Attempt) -> None:
+        """After a little more sound: keep the answer if the words are the same, else anew."""
+        if (final := self._ears.settle(self._now())) is None:
+            return
+        attempt.checking = True
+
+        async def check() -> None:
+            await asyncio.wait({final[0]})
+            if self._attempt is not attempt:
+                return
+            failed = final[0].cancelled() or final[0].exception() is not None
+            attempt.checking = False
+            if not failed and not attempt.failed and attempt.answers(final[0].result().text):
+                if attempt.decided:
+                    self._let_go(attempt)
+                return
+            turn, decided = attempt.turn, attempt.decided
+            self._drop_attempt()
+            self._attempt_with(turn, final)
+            if decided:
+                assert self._attempt is not None
+                self._let_go(self._attempt)
+
+        self._spawn(check())
+
+    def _let_go(self, attempt: Attempt) -> None:
+        """Let an answer that was held be heard: the caller is done."""
+        self._attempt = None
+        self._tally.kept += 1
+        self._overlapped = self._now() - attempt.began
+        self._ears.leave(self._words.finals[-1][0] if self._words.finals else None)
+        for effect in attempt.effects:
+            effect()
+        self._speaker.release()
+        if self._speaker.began:
+            self._receive(ReplyProgressed(attempt.turn, self._speaker.until()))
+        self._went_on.set()
+
+    def _drop_attempt(self) -> None:
+        """Forget the held answer and all that making it has changed."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        attempt.spent.wasted = True
+        if self._reply is not None:
+            self._reply.cancel()
+            self._reply = None
+        self._speaker.stop(attempt.turn)
+        self.trace.forget(attempt.turn)
+        self._words.drop(attempt.before.words)
+        self.context.restore(attempt.before.context)
+        self._understanding.misses = attempt.before.misses
+        self._understanding.expects = attempt.before.expects
+        self._interrupted = attempt.before.interrupted
+
+    async def _decided(self, turn: int) -> None:
+        """Return once it is decided that turn `turn` is to be answered."""
+        while self._attempt is not None and self._attempt.turn == turn:
+            self._went_on.clear()
+            await self._went_on.wait()
+
+    def _once_decided(self, turn: int, effect: Callable[[], None]) -> None:
+        """Do something now, or when the held answer `turn` is let go; never if it is dropped."""
+        if self._attempt is not None and self._attempt.turn == turn:
+            self._attempt.effects.append(effect)
+        else:
+            effect()
+
+    # What is said.
+
+    async def _phrases(self, turn: int, cause: Cause, spent: Spent) -> AsyncGenerator[str, None]:
+        """Yield the phrases of a reply; of one that is held, only the first."""
         lines, thinking = self._crew.agent.lines, self._thinking
         match cause:
             case Cause.GREETING:
@@ -322,120 +432,115 @@ class Session:
             case Cause.TYPED:
                 text = " ".join(self._typed)
                 self._typed.clear()
-                phrases = self._answer(turn, text)
+                phrases = self._answer(turn, text, spent)
             case Cause.SPOKEN:
-                phrases = await self._answer_spoken(turn)
+                phrases = await self._answer_spoken(turn, spent)
         async with aclosing(phrases):
             async for phrase in phrases:
                 yield phrase
+                await self._decided(turn)
 
-    async def _answer_spoken(self, turn: int) -> AsyncGenerator[str, None]:
+    async def _answer_spoken(self, turn: int, spent: Spent) -> AsyncGenerator[str, None]:
         """Decide what the caller's sound was, and answer that."""
-        while self._finals:  # an answer that was cancelled leaves its words to the next
-            final, duration = self._finals[0]
-            await asyncio.wait({final})
-            self._finals.pop(0)
-            self._heard.add(final.result(), duration)
-        heard, self._heard = self._heard, Heard()
+        asked = self._now()
+        try:
+            heard = await self._words.all()
+        finally:
+            spent.add("asr", self._now() - asked)
         self.trace.mark("asr_final", turn, self._now())
+        if self._attempt is not None and self._attempt.turn == turn:
+            self._attempt.text = heard.text
         judged = self._understanding.judge(heard, self._expects(), bool(self._interrupted))
-        self._note(
-            {
-                "type": "heard",
-                "turn": turn,
-                "text": heard.text,
-                "confidence": round(heard.confidence, 3),
-                "seconds": round(heard.duration, 2),
-                "verdict": judged.verdict.name.lower(),
-            }
-        )
+        note = {
+            "type": "heard",
+            "turn": turn,
+            "text": heard.text,
+            "confidence": round(heard.confidence, 3),
+            "seconds": round(heard.duration, 2),
+            "verdict": judged.verdict.name.lower(),
+        }
+        self._once_decided(turn, partial(self._note, note))
         interrupted, self._interrupted = self._interrupted, ""
         match judged.verdict:
             case Verdict.UNDERSTOOD:
-                return self._answer(turn, heard.text)
+                return self._answer(turn, heard.text, spent)
             case Verdict.MISSED:
-                self._caption("user", turn, heard.text, final=True, understood=False)
-                choices = list(self._toolbox.choices)
-                self._tell({"type": "choices", "turn": turn, "choices": choices})
+                self._once_decided(turn, partial(self._show_missed, turn, heard.text))
                 return self._thinking.line(turn, judged.line)
             case Verdict.NOISE:
-                if self._partial:
-                    self._caption("user", self._partial, "", final=True)
-                return self._go_on(turn, interrupted)
+                self._once_decided(turn, self._take_back_caption)
+                return self._go_on(turn, interrupted, spent)
 
-    async def _answer(self, turn: int, text: str) -> AsyncGenerator[str, None]:
+    def _show_missed(self, turn: int, text: str) -> None:
+        self._caption(turn, text, final=True, understood=False)
+        choices = list(self._toolbox.choices)
+        self._tell({"type": "choices", "turn": turn, "choices": choices})
+
+    def _take_back_caption(self) -> None:
+        if self._partial:
+            self._caption(self._partial, "", final=True)
+
+    async def _answer(self, turn: int, text: str, spent: Spent) -> AsyncGenerator[str, None]:
         """Answer the caller's words, after what is still to be said of a tool at work."""
         self._understanding.understood()
-        self._caption("user", turn, text, final=True)
+        self._once_decided(turn, partial(self._caption, turn, text, final=True))
         async with aclosing(self._thinking.settle(turn)) as phrases:
             async for phrase in phrases:
                 yield phrase
         if self._thinking.end:
             return
         self.context.caller_said(turn, text)
-        async with aclosing(self._thinking.answer(turn)) as phrases:
+        async with aclosing(self._thinking.answer(turn, spent)) as phrases:
             async for phrase in phrases:
                 yield phrase
 
-    def _go_on(self, turn: int, interrupted: str) -> AsyncGenerator[str, None]:
+    def _go_on(self, turn: int, interrupted: str, spent: Spent) -> AsyncGenerator[str, None]:
         """Say what a sound that meant nothing has cut off."""
         if self._thinking.working:
             return self._thinking.settle(turn)
         if not interrupted and self.context.unanswered:
-            return self._thinking.answer(turn)
+            return self._thinking.answer(turn, spent)
         return self._thinking.line(turn, interrupted)
 
-    def _forget_spoken(self) -> None:
-        for final, _ in self._finals:
-            final.cancel()
-        self._finals.clear()
-        self._heard = Heard()
-
-    async def _say(self, turn: int, words: AsyncGenerator[str, None]) -> None:
+    async def _say(self, turn: int, phrases: AsyncGenerator[str, None], spent: Spent) -> None:
         """Speak phrases; tell the turn core how it goes."""
-        crew = self._crew
+        crew, speaker = self._crew, self._speaker
         voice = self._settings.voice or crew.agent.voice
-        resampler = Resampler(crew.mouth.rate, self.line.rate)
-        async with aclosing(crew.mouth.speak(words, voice, self._now())) as chunks:
+        # The mouth waits for phrases, and whoever waits for the mouth waits for them, too.
+        words = timed(phrases, lambda seconds: spent.add("tts", -seconds))
+        speech = timed(crew.mouth.speak(words, voice, self._now()), partial(spent.add, "tts"))
+        async with aclosing(speech) as chunks:
             async for chunk in chunks:
-                if not self._turn.replying(turn):
-                    return
-                if not self._spoken.words:
+                if not speaker.began:
                     self.trace.mark("tts_first", turn, self._now())
-                for word in chunk.words:
-                    self._spoken.starts.append(word.start * self.line.rate // crew.mouth.rate)
-                    self._spoken.ends.append(word.end * self.line.rate // crew.mouth.rate)
-                    self._spoken.words.append(word.text)
-                self._playout.write(resampler.push(chunk.pcm))
-                until = self._playout.until(self._now())
+                speaker.take(chunk)
+                if not self._turn.replying(turn):
+                    continue  # it is held
+                until = speaker.until()
                 self._receive(ReplyProgressed(turn, until))
-                await asyncio.sleep(max(0.0, until - self._now() - MADE_AHEAD))
-        self._playout.write(resampler.flush())
-        self._playout.finish(lambda: self._played(turn))
+                if until - self._now() > MADE_AHEAD:
+                    await asyncio.sleep(until - self._now() - MADE_AHEAD)
+        speaker.end()
 
-    def _left(self, position: int) -> None:
-        """Note that samples up to `position` of the reply have left."""
-        spoken = self._spoken
-        if not spoken.sent:
-            spoken.sent = True
-            self.trace.mark("sent", spoken.turn, self._now())
-            trace = self.trace.of(spoken.turn)
-            if (total := trace.total) is not None:
-                stages = {name: round(value, 5) for name, value in trace.stages().items()}
-                if self._settings.profile == "bench":
-                    self._tell_markers(trace)
-                self._tell(
-                    {
-                        "type": "turn",
-                        "turn": spoken.turn,
-                        "stages": stages,
-                        "total": round(total, 5),
-                    }
-                )
-        shown = bisect_right(spoken.starts, position)
-        if shown > spoken.shown:
-            spoken.shown = shown
-            self._caption("agent", spoken.turn, " ".join(spoken.words[:shown]), final=False)
+    def _sent(self, turn: int) -> None:
+        """Note that the first frame of a reply has left."""
+        self.trace.mark("sent", turn, self._now())
+        trace = self.trace.of(turn)
+        if (total := trace.total) is None:
+            return
+        if self._settings.profile == "bench":
+            self._tell_markers(trace)
+        stages = {name: round(value, 5) for name, value in trace.stages().items()}
+        self._tell(
+            {
+                "type": "turn",
+                "turn": turn,
+                "stages": stages,
+                "total": round(total, 5),
+                "overlapped": round(self._overlapped, 5),
+            }
+        )
+        self._overlapped = 0.0
 
     def _tell_markers(self, trace: TurnTrace) -> None:
         """Tell the moments of a turn by the names that the comparison with other servers has."""
@@ -445,9 +550,6 @@ class Session:
 
     def _played(self, turn: int) -> None:
         """Note that the caller has heard the whole reply."""
-        spoken, self._spoken = self._spoken, Spoken(0)
-        if spoken.words:
-            self._caption("agent", turn, " ".join(spoken.words), final=True)
         self._receive(ReplyPlayed(turn, self._thinking.end))
 
     def _stop_reply(self, turn: int) -> None:
@@ -455,16 +557,31 @@ class Session:
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None
-        if self._spoken.turn != turn:
-            return  # it was heard to its end
-        spoken, self._spoken = self._spoken, Spoken(0)
-        heard = bisect_right(spoken.ends, self._playout.clear())
-        self._interrupted = self.context.agent_heard(turn, heard) or self._interrupted
-        if spoken.words:
-            self.line.clear()
-            self._tell({"type": "clear", "turn": turn})
-            text = " ".join(spoken.words[:heard])
-            self._caption("agent", turn, text, final=True, interrupted=True)
+        heard = self._speaker.stop(turn)
+        if heard is not None:
+            self._interrupted = self.context.agent_heard(turn, heard) or self._interrupted
+
+    # The caller.
+
+    def _noticed(self, event: vad.SpeechEvent) -> None:
+        """Take what the detector found."""
+        self._ears.notice(event)
+        match event:
+            case vad.SpeechStarted():
+                self._receive(SpeechStarted())
+            case vad.SpeechStopped(at):
+                silent = (self._ears.samples - at) / asr.engine.RATE
+                wait = self._settings.turn.shortest_wait
+                self._receive(SpeechStopped(self._now() - silent, wait))
+
+    def _judge(self) -> None:
+        """Say what the sound is that paused the reply, if that is clear."""
+        self._receive(Ruled(True))
+
+    def _resume(self, turn: int) -> None:
+        """Go on with a reply that was paused."""
+        self._speaker.resume()
+        self._receive(ReplyProgressed(turn, self._speaker.until()))
 
     # Odds and ends.
 
@@ -479,14 +596,14 @@ class Session:
         try:
             async for hypothesis in utterance.stream.hypotheses():
                 if utterance is self._ears.utterance and hypothesis.text:
-                    self._caption("user", turn, hypothesis.text, final=False)
+                    self._caption(turn, hypothesis.text, final=False)
         except asr.engine.EngineError:
             pass  # whoever asks for the final words hears of it
 
-    def _caption(self, role: str, turn: int, text: str, *, final: bool, **more: bool) -> None:
-        if role == "user":
-            self._partial = 0 if final else turn
-        caption = {"type": "captions", "turn": turn, "role": role, "text": text, "final": final}
+    def _caption(self, turn: int, text: str, *, final: bool, **more: bool) -> None:
+        """Show what the caller said."""
+        self._partial = 0 if final else turn
+        caption = {"type": "captions", "turn": turn, "role": "user", "text": text, "final": final}
         self._tell(caption | more)
 
     def _tell(self, event: Mapping[str, Any]) -> None:
@@ -517,4 +634,4 @@ class Session:
             self._over.set_exception(error)
 
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return monotonic()

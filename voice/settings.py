@@ -19,22 +19,36 @@ class TurnSettings:
     """When the agent may speak. Durations are in seconds.
 
     Attributes:
-        silence: Silence that ends the caller's turn, counted from their last
-            speech sample. Less answers sooner; more interrupts slow speakers less.
+        shortest_wait: Silence, counted from the last speech sample, that ends the turn
+            of a caller who is surely done.
+        longest_wait: Silence that ends the turn of one who surely is not. Between the two
+            lies everybody else; set both alike for a fixed wait.
+        speculations: Answers begun in one turn before it is decided that the turn is over,
+            at most; 0 waits for the decision.
+        speculation_lead: How long before that decision the answer is begun, at most.
+        longest_contest: A reply that was paused by a sound goes on or ends by then.
         idle: Silence of both after which the agent asks whether somebody is there.
         idle_prompts: How often it asks before it says goodbye and hangs up.
         longest_speech: Speech that goes on for longer is answered all the same.
         longest_stall: A reply that makes no progress for this long has failed.
     """
 
-    silence: float = 0.5
+    shortest_wait: float = 0.15
+    longest_wait: float = 1.5
+    speculations: int = 4
+    speculation_lead: float = 0.5
+    longest_contest: float = 1.5
     idle: float = 12.0
     idle_prompts: int = 1
     longest_speech: float = 30.0
     longest_stall: float = 10.0
 
     def __post_init__(self) -> None:
-        within("turn.silence", self.silence, 0.1, 3.0, "s")
+        within("turn.shortest_wait", self.shortest_wait, 0.1, 3.0, "s")
+        within("turn.longest_wait", self.longest_wait, self.shortest_wait, 5.0, "s")
+        within("turn.speculations", self.speculations, 0, 20)
+        within("turn.speculation_lead", self.speculation_lead, 0.05, 3.0, "s")
+        within("turn.longest_contest", self.longest_contest, 0.2, 5.0, "s")
         within("turn.idle", self.idle, 1.0, 600.0, "s")
         within("turn.idle_prompts", self.idle_prompts, 0, 10)
         within("turn.longest_speech", self.longest_speech, 1.0, 300.0, "s")
@@ -135,7 +149,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "llm": "bench",
         "tts": "bench",
         "max_calls": 1000,
-        "turn.silence": 0.2,
+        "turn.shortest_wait": 0.2,
+        "turn.longest_wait": 0.2,
     },
 }
 """What each profile sets where nothing else is said. "bench" swaps the engines for fixed delays,
