@@ -13,6 +13,8 @@ ROOMS = ("asr", "llm", "tts", "transport", "latency")
 
 CORES = (
     "voice/turn.py",
+    "voice/interruption.py",
+    "asr/echo.py",
     "voice/context.py",
     "latency/trace.py",
     "latency/waterfall.py",
