@@ -36,11 +36,37 @@ class Metrics:
         self.interrupted = Counter(
             "voice_replies_interrupted", "Replies that the caller cut off", registry=self.registry
         )
+        self.resumed = Counter(
+            "voice_replies_resumed",
+            "Replies that a sound paused and that went on",
+            registry=self.registry,
+        )
         self.missed = Counter(
             "voice_turns_missed", "Turns that were not understood", registry=self.registry
         )
         self.tools = Counter(
             "voice_tool_calls", "Tool calls, by outcome", ["outcome"], registry=self.registry
+        )
+        self.speculations = Counter(
+            "voice_speculations",
+            "Answers begun before it was decided that the caller is done, by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.engine_seconds = Counter(
+            "voice_engine_seconds",
+            "Time that answers had an engine at work",
+            ["stage"],
+            registry=self.registry,
+        )
+        self.wasted_seconds = Counter(
+            "voice_speculation_wasted_seconds",
+            "That part of it which went into answers that were dropped before the decision",
+            ["stage"],
+            registry=self.registry,
+        )
+        self.late = Gauge(
+            "voice_loop_late_seconds", "How late the event loop was lately", registry=self.registry
         )
         self.underruns = Counter(
             "voice_underruns", "Replies that ran dry before their end", registry=self.registry
@@ -51,6 +77,13 @@ class Metrics:
         self.turn.labels(transport).observe(total)
         for stage, seconds in stages.items():
             self.stage.labels(stage).observe(max(0.0, seconds))
+
+    def finished_work(self, seconds: Mapping[str, float], wasted: bool) -> None:
+        """Count the engine time of one answer, in seconds by stage."""
+        for stage, time in seconds.items():
+            self.engine_seconds.labels(stage).inc(max(0.0, time))
+            if wasted:
+                self.wasted_seconds.labels(stage).inc(max(0.0, time))
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

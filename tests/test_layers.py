@@ -16,6 +16,8 @@ CORES = (
     "voice/interruption.py",
     "asr/echo.py",
     "voice/context.py",
+    "voice/interruption.py",
+    "latency/load.py",
     "latency/trace.py",
     "latency/waterfall.py",
     "transport/jitter.py",

@@ -148,6 +148,10 @@ class Playout:
             return self._sent
         return min(self._sent, self._run_base + max(0, int((now - self._run_start) * self.rate)))
 
+    def begins(self) -> float:
+        """Return the monotonic time, in seconds, at which the frame sent last is heard."""
+        return self._run_start + (self._sent - self._frame - self._run_base) / self.rate
+
     def until(self, now: float) -> float:
         """Return the loop time at which all samples written so far will have been heard."""
         return now + (self._written - self.heard(now)) / self.rate

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from asr.engine import RATE, Engine, Hypothesis, Listening, Pcm, Stream
 from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped
 
@@ -23,11 +25,13 @@ class Utterance:
         stream: The recogniser's work on them.
         began: Their first sample, counted from the call's first.
         ended: Their last sample as far as is known, likewise.
+        latest: What the recogniser believes of them now.
     """
 
     stream: Stream
     began: int
     ended: int
+    latest: Hypothesis = field(default_factory=Hypothesis)
 
     @property
     def duration(self) -> float:
@@ -149,6 +153,17 @@ class Ears:
             case SpeechStopped(at):
                 if self.utterance is not None:
                     self.utterance.ended = at
+
+    def latest(self, seconds: float) -> Pcm:
+        """Return up to `seconds` of what was heard last, `KEPT` at most."""
+        count = round(seconds * RATE)
+        pieces, missing = [], count
+        for piece in reversed(self._recent):
+            if missing <= 0:
+                break
+            pieces.append(piece[-missing:])
+            missing -= len(piece)
+        return np.concatenate([np.zeros(0, np.float32), *reversed(pieces)])
 
     def settle(self, deadline: float) -> Final | None:
         """Return the words as if the utterance were over, in the making, and its seconds.

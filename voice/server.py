@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from asr.vad import VadModel
+from latency.load import EVERY, Load
 from latency.metrics import Metrics
 from transport import websocket
 from transport.audio import Resampler
@@ -55,6 +56,8 @@ class Server:
         """
         self.settings = settings
         self.metrics = Metrics()
+        self.load = Load()
+        self._looking: asyncio.Task[None] | None = None
         self.ready = False
         self.sessions: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
@@ -85,12 +88,27 @@ class Server:
             vad=await asyncio.to_thread(VadModel),
             pacer=Pacer(),
             agent=self._agent,
+            may_speculate=lambda: not self.load.over,
         )
+        self._looking = asyncio.create_task(self._look())
         self.ready = True
+
+    async def _look(self) -> None:
+        """Note how late this loop is, some times a second."""
+        due = time.monotonic()
+        while True:
+            due += EVERY
+            await asyncio.sleep(due - time.monotonic())
+            now = time.monotonic()
+            self.load.note(now - due, now)
+            self.metrics.late.set(self.load.late)
+            due = now
 
     async def stop(self) -> None:
         """End all calls and free the engines."""
         self.ready = False
+        if self._looking is not None:
+            self._looking.cancel()
         for session in list(self.sessions.values()):
             session.lost("shutdown")
         if self._tasks:
@@ -165,8 +183,14 @@ class Server:
             match event:
                 case {"type": "turn", "stages": stages, "total": total}:
                     metrics.finished_turn(transport, stages, total)
-                case {"type": "clear"}:
+                case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()
+                case {"type": "resume"}:
+                    metrics.resumed.inc()
+                case {"type": "work", "seconds": seconds, "wasted": wasted}:
+                    metrics.finished_work(seconds, wasted)
+                case {"type": "speculation", "kept": kept}:
+                    metrics.speculations.labels("kept" if kept else "dropped").inc()
                 case {"type": "heard", "verdict": "missed"}:
                     metrics.missed.inc()
                 case {"type": "tool"}:

@@ -13,13 +13,16 @@ import asr.engine
 import llm.engine
 import tts.engine
 from asr import vad
+from asr.echo import EchoGuard
 from asr.vad import SpeechDetector
 from latency.trace import CallTrace, Moment, TurnTrace
+from transport.audio import level_db
 from transport.line import Line, Pcm
 from transport.pacer import Pacer
 from voice.agent import Agent
 from voice.context import Context
 from voice.hearing import Ears, Final, Utterance, Words
+from voice.interruption import InterruptionSettings, Ruling, Sound, judge
 from voice.reply import Thinking
 from voice.settings import Settings
 from voice.speaking import Speaker
@@ -34,6 +37,7 @@ from voice.turn import (
     DropSpeculation,
     EndCall,
     Event,
+    Floor,
     JudgeSound,
     PauseReply,
     ReplyFailed,
@@ -72,6 +76,24 @@ MARKERS: Mapping[str, Moment] = {
 """Moments that the profile "bench" tells its callers, by the name they are told under."""
 
 ENGINE_ERRORS = (asr.engine.EngineError, llm.engine.EngineError, tts.engine.EngineError)
+
+
+JUDGING = InterruptionSettings()
+
+
+@dataclass(slots=True)
+class Disturbance:
+    """A sound during a reply.
+
+    Attributes:
+        began: Its first sample, counted from the call's first.
+        ended: The one after its last; None while it goes on.
+        final: The recogniser's last word on it, if it has been said.
+    """
+
+    began: int
+    ended: int | None = None
+    final: asr.engine.Hypothesis | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +143,8 @@ class Session:
         self._understanding = Understanding(crew.agent.lines)
         detector = SpeechDetector(crew.vad)
         self._ears = Ears(crew.ears, detector, name, self._expects, self._opened, self._noticed)
-        self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played)
+        self._echo = EchoGuard()
+        self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played, self._echo)
         self._thinking = Thinking(
             mind=crew.mind,
             context=self.context,
@@ -136,13 +159,16 @@ class Session:
         self._words = Words()
         self._typed: list[str] = []
         self._attempt: Attempt | None = None
-        self._tally = Tally()
+        self.tally = Tally()
+        """What the answers of this call cost."""
         self._interrupted = ""
         self._reply: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._tools: set[asyncio.Task[Outcome]] = set()
         self._typed_at = 0.0
+        self._sound = Disturbance(0)
+        self._usual_db: float | None = None  # the caller's level
         self._overlapped = 0.0  # seconds by which the making of a reply began before the decision
         self._went_on = asyncio.Event()  # an answer was let go
         self._partial = 0  # turn of a user caption that is not final yet
@@ -159,6 +185,7 @@ class Session:
         """Take the caller's next samples at 16 kHz."""
         if self._over.done() or not self._turn.number or not len(pcm):
             return
+        self._echo.heard(pcm, self._now() - len(pcm) / asr.engine.RATE)
         self._ears.hear(pcm)
 
     def receive(self, message: Mapping[str, Any]) -> None:
@@ -257,6 +284,8 @@ class Session:
                 self._drop_attempt()
             case PauseReply():
                 self._speaker.pause()
+                if self._settings.profile == "bench":
+                    self.line.tell({"ev": "clear", "t": self._now()})
             case JudgeSound():
                 self._judge()
             case ResumeReply(turn):
@@ -295,6 +324,7 @@ class Session:
         self._drop_attempt()
         self._stop_reply(turn - 1)
         if cause is Cause.SPOKEN:
+            self._usual_db = level_db(self._ears.latest(1.0))
             if (final := self._ears.finish(now)) is not None:
                 self._words.finals.append(final)
         else:
@@ -318,9 +348,9 @@ class Session:
                 self._attempt.failed = True
             self._receive(ReplyFailed(turn))
         finally:
-            self._tally.engine_seconds += spent.total
-            if spent.wasted:
-                self._tally.wasted_seconds += spent.total
+            self.tally.add(spent)
+            work = {"type": "work", "turn": turn, "wasted": spent.wasted}
+            self._note(work | {"seconds": spent.rounded()})
 
     # Answers before the decision.
 
@@ -343,7 +373,7 @@ class Session:
             self._interrupted,
         )
         self._attempt = Attempt(turn, self._now(), before)
-        self._tally.starts += 1
+        self.tally.starts += 1
         self._words.finals.append(final)
         self._make(turn, Cause.SPOKEN, held=True)
 
@@ -375,8 +405,10 @@ class Session:
     def _let_go(self, attempt: Attempt) -> None:
         """Let an answer that was held be heard: the caller is done."""
         self._attempt = None
-        self._tally.kept += 1
+        self.tally.kept += 1
+        self._note({"type": "speculation", "turn": attempt.turn, "kept": True})
         self._overlapped = self._now() - attempt.began
+        self._usual_db = level_db(self._ears.latest(1.0))
         self._ears.leave(self._words.finals[-1][0] if self._words.finals else None)
         for effect in attempt.effects:
             effect()
@@ -391,6 +423,7 @@ class Session:
         if attempt is None:
             return
         attempt.spent.wasted = True
+        self._note({"type": "speculation", "turn": attempt.turn, "kept": False})
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None
@@ -550,6 +583,8 @@ class Session:
 
     def _played(self, turn: int) -> None:
         """Note that the caller has heard the whole reply."""
+        if self._ears.utterance is not None:  # a sound that was no interruption, until now
+            self._forget_sound()
         self._receive(ReplyPlayed(turn, self._thinking.end))
 
     def _stop_reply(self, turn: int) -> None:
@@ -567,21 +602,84 @@ class Session:
         """Take what the detector found."""
         self._ears.notice(event)
         match event:
-            case vad.SpeechStarted():
+            case vad.SpeechStarted(at):
+                if self._turn.floor is Floor.AGENT:
+                    self._sound = Disturbance(at)
                 self._receive(SpeechStarted())
             case vad.SpeechStopped(at):
-                silent = (self._ears.samples - at) / asr.engine.RATE
+                self._sound.ended = at
                 wait = self._settings.turn.shortest_wait
-                self._receive(SpeechStopped(self._now() - silent, wait))
+                self._receive(SpeechStopped(self._when(at), wait))
+                match self._turn.floor:
+                    case Floor.CONTESTED:
+                        self._spawn(self._hear_out(self._sound))
+                    case Floor.AGENT:
+                        self._forget_sound()
+
+    def _when(self, sample: int) -> float:
+        """Return when a sample of the caller came, in seconds."""
+        return self._now() - (self._ears.samples - sample) / asr.engine.RATE
+
+    # Sounds during a reply.
 
     def _judge(self) -> None:
         """Say what the sound is that paused the reply, if that is clear."""
-        self._receive(Ruled(True))
+        sound, utterance = self._sound, self._ears.utterance
+        now, end = self._now(), self._when(sound.ended or self._ears.samples)
+        began = self._when(sound.began)
+        hypothesis = sound.final or (utterance.latest if utterance else asr.engine.Hypothesis())
+        heard = self._ears.latest(min(now - began, 1.0))
+        evidence = Sound(
+            seconds=max(0.0, end - began),
+            ended=sound.ended is not None,
+            silence=now - end if sound.ended is not None else 0.0,
+            words=hypothesis.text,
+            confidence=hypothesis.confidence,
+            final=sound.final is not None,
+            expects=self._expects(),
+            level_db=level_db(heard),
+            usual_db=self._usual_db,
+            echo=self._echo.echo(began, now),
+        )
+        ruling = judge(evidence, JUDGING)
+        if ruling is Ruling.WAIT:
+            return
+        if self._turn.floor is Floor.CONTESTED:
+            self._note(
+                {
+                    "type": "sound",
+                    "turn": self._turn.number,
+                    "ruling": ruling.name.lower(),
+                    "seconds": round(evidence.seconds, 2),
+                    "text": evidence.words,
+                    "echo": round(evidence.echo.similarity if evidence.echo else 0.0, 2),
+                }
+            )
+        self._receive(Ruled(ruling is Ruling.INTERRUPT))
+
+    async def _hear_out(self, sound: Disturbance) -> None:
+        """Let the recogniser have its last word on a sound that is over."""
+        settled = self._ears.settle(self._now())
+        try:
+            final = await settled[0] if settled else asr.engine.Hypothesis(confidence=0.0)
+        except asr.engine.EngineError:
+            final = asr.engine.Hypothesis(confidence=0.0)
+        if sound is self._sound and self._turn.floor is Floor.CONTESTED:
+            sound.final = final
+            self._judge()
 
     def _resume(self, turn: int) -> None:
         """Go on with a reply that was paused."""
+        self._tell({"type": "resume", "turn": turn})
         self._speaker.resume()
         self._receive(ReplyProgressed(turn, self._speaker.until()))
+        if self._sound.ended is not None:
+            self._forget_sound()
+
+    def _forget_sound(self) -> None:
+        """Forget what was no interruption; it is no part of what the caller says next."""
+        self._ears.drop()
+        self._take_back_caption()
 
     # Odds and ends.
 
@@ -595,6 +693,7 @@ class Session:
         """Show the caller's words as they are recognised."""
         try:
             async for hypothesis in utterance.stream.hypotheses():
+                utterance.latest = hypothesis
                 if utterance is self._ears.utterance and hypothesis.text:
                     self._caption(turn, hypothesis.text, final=False)
         except asr.engine.EngineError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from asr.echo import EchoGuard
 from transport.audio import Resampler
 from transport.line import Line, Pcm
 from transport.pacer import Pacer, Playout
@@ -43,10 +44,15 @@ class Speaker:
         tell: Callable[[Mapping[str, Any]], None],
         sent: Callable[[int], None],
         played: Callable[[int], None],
+        echo: EchoGuard,
     ) -> None:
-        """Tell captions to `tell`, the first frame of a turn to `sent`, its end to `played`."""
+        """Tell captions to `tell`, the first frame of a turn to `sent`, its end to `played`.
+
+        What the caller hears, and may send back, is told to `echo`.
+        """
         self._line, self._tell, self._sent, self._played = line, tell, sent, played
-        self._playout = Playout(pacer, line.play, line.rate, progress=self._left)
+        self._echo = echo
+        self._playout = Playout(pacer, self._play, line.rate, progress=self._left)
         self._spoken = Spoken(0)
         self._held: list[Pcm] | None = None
         self._ended = False
@@ -126,6 +132,10 @@ class Speaker:
             self._clear_line()
             self._caption(spoken, heard, final=True, interrupted=True)
         return heard
+
+    def _play(self, frame: Pcm) -> None:
+        self._line.play(frame)
+        self._echo.played(frame, self._line.rate, self._playout.begins())
 
     def _write(self, pcm: Pcm) -> None:
         if self._held is None:

@@ -32,6 +32,10 @@ class Spent:
         """All of it, in seconds."""
         return self.asr + self.llm + self.tts
 
+    def rounded(self) -> dict[str, float]:
+        """Return the seconds by stage, for a log."""
+        return {stage: round(getattr(self, stage), 4) for stage in ("asr", "llm", "tts")}
+
     def add(self, stage: Stage, seconds: float) -> None:
         """Add engine time; negative to take back what was counted for another stage."""
         setattr(self, stage, getattr(self, stage) + seconds)
@@ -52,6 +56,12 @@ class Tally:
     kept: int = 0
     engine_seconds: float = 0.0
     wasted_seconds: float = 0.0
+
+    def add(self, spent: Spent) -> None:
+        """Add what one answer cost."""
+        self.engine_seconds += spent.total
+        if spent.wasted:
+            self.wasted_seconds += spent.total
 
 
 @dataclass(slots=True)
