@@ -68,6 +68,7 @@ class Metrics:
         self.late = Gauge(
             "voice_loop_late_seconds", "How late the event loop was lately", registry=self.registry
         )
+        self.tasks = Gauge("voice_tasks", "Tasks of the event loop", registry=self.registry)
         self.underruns = Counter(
             "voice_underruns", "Replies that ran dry before their end", registry=self.registry
         )

@@ -9,21 +9,15 @@ import asyncio
 import json
 import os
 import platform
-import socket
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import httpx
 from rich.console import Console
 
 from latency.trace import percentile
 from transport.audio import Pcm
+from voice.bench_server import Measured, server
 from voice.calling import synthesise
 from voice.client import Caller, dial
 
@@ -36,9 +30,6 @@ QUESTIONS = (
 VOICES = ("en-us+f3", "en-us+m3", "en-us")
 """espeak-ng voices of the callers, by turns."""
 
-STARTED_WITHIN = 120.0
-"""Seconds a server started here may take to be ready."""
-
 SETTLE = 0.7
 """Seconds between the agent's last word and the caller's next."""
 
@@ -47,7 +38,7 @@ LONGEST_REPLY = 40.0
 
 
 @dataclass(slots=True)
-class Measured:
+class Heard:
     """What one run of calls gave.
 
     Attributes:
@@ -73,10 +64,11 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
         await synthesise(question, VOICES[number % len(VOICES)])
         for number, question in enumerate(QUESTIONS)
     ]
-    async with _server(url, key, max(calls)) as (address, process):
-        idle = resident(process) if process else None
+    settings = {"max_calls": max(calls), "key": key}
+    async with server(url, settings) as measuring:
+        idle = measuring.usage().memory if measuring.process else None
         for count in calls:
-            measured, memory = await _measure(address, key, count, turns, speech, process)
+            measured, memory = await _measure(measuring, key, count, turns, speech)
             row = {
                 "what": "voice to voice",
                 "unit": "ms",
@@ -98,31 +90,30 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
 
 
 async def _measure(
-    url: str,
+    measuring: Measured,
     key: str,
     count: int,
     turns: int,
     speech: Sequence[tuple[Pcm, int]],
-    process: int | None,
-) -> tuple[Measured, float | None]:
+) -> tuple[Heard, float | None]:
     """Run `count` calls at once; return what they heard and the server's peak memory in MB."""
-    result = Measured([])
+    result = Heard([])
     peak = 0.0
 
     async def watch() -> None:
         nonlocal peak
-        while process is not None:
-            peak = max(peak, resident(process))
+        while measuring.process is not None:
+            peak = max(peak, measuring.usage().memory)
             await asyncio.sleep(0.5)
 
     watching = asyncio.create_task(watch())
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(count):
-                group.create_task(_one_call(url, key, turns, speech, number, result))
+                group.create_task(_one_call(measuring.url, key, turns, speech, number, result))
     finally:
         watching.cancel()
-    return result, round(peak, 1) if process is not None else None
+    return result, round(peak, 1) if measuring.process is not None else None
 
 
 async def _one_call(
@@ -131,7 +122,7 @@ async def _one_call(
     turns: int,
     speech: Sequence[tuple[Pcm, int]],
     number: int,
-    result: Measured,
+    result: Heard,
 ) -> None:
     await asyncio.sleep(number * 0.29)  # callers do not all begin at the same moment
     async with dial(url, key=key) as caller:
@@ -166,66 +157,3 @@ def underruns(caller: Caller, buffer: float = 0.06) -> int:
             dry = at + buffer
         dry += len(pcm) / caller.rate
     return count
-
-
-def resident(process: int) -> float:
-    """Return the resident memory of a process and all below it, in MB."""
-    total, family = 0, [process]
-    while family:
-        parent = Path(f"/proc/{family.pop()}")
-        try:
-            total += int((parent / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            for task in (parent / "task").iterdir():
-                family += map(int, (task / "children").read_text().split())
-        except OSError:
-            continue  # it has just ended
-    return total / 1e6
-
-
-@asynccontextmanager
-async def _server(url: str, key: str, calls: int) -> AsyncIterator[tuple[str, int | None]]:
-    """Yield the address of the server at `url`, or of one started here, with its process."""
-    if url:
-        yield url, None
-        return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as data:
-        environment = os.environ | {
-            "VOICE_DATA": data,
-            "VOICE_MAX_CALLS": str(max(calls, 1)),
-            "VOICE_KEY": key,
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "voice.cli", "serve", "--port", str(port)),
-            env=environment,
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        address = f"http://127.0.0.1:{port}"
-        try:
-            await _ready(address, process)
-            yield address, process.pid
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-
-async def _ready(address: str, process: Any) -> None:
-    """Wait until the server takes calls.
-
-    Raises:
-        RuntimeError: If it ends, or takes too long.
-    """
-    async with httpx.AsyncClient() as client:
-        for _ in range(int(STARTED_WITHIN / 0.2)):
-            if process.returncode is not None:
-                raise RuntimeError(f"the server ended with status {process.returncode}")
-            try:
-                if (await client.get(f"{address}/readyz")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.2)
-    raise RuntimeError(f"the server was not ready after {STARTED_WITHIN:.0f} s")

@@ -1,6 +1,6 @@
 """The `voice` command."""
 
-import asyncio
+import math
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -130,11 +130,47 @@ def bench(
     turns: Annotated[int, typer.Option(help="Turns in each call.")] = 6,
     url: Annotated[str, typer.Option(help="A running server; else one is started.")] = "",
     key: Key = "",
+    profile: Annotated[
+        str, typer.Option(help="embedded, or bench: engines of fixed delays.")
+    ] = "embedded",
+    what: Annotated[
+        str, typer.Option(help="With bench: latency, barge-in, capacity, pauses or soak.")
+    ] = "latency",
+    transport: Annotated[str, typer.Option(help="With bench: websocket or webrtc.")] = "websocket",
+    reply: Annotated[float, typer.Option(help="With bench: seconds of each reply.")] = 2.0,
+    delays: Annotated[float, typer.Option(help="With bench: factor on the delays.")] = 1.0,
+    wait: Annotated[
+        float, typer.Option(help="With bench: end-of-turn wait, 0 for the server's own.")
+    ] = 0.2,
+    overlap: Annotated[bool, typer.Option(help="With bench: answers before the decision.")] = True,
+    noise: Annotated[float, typer.Option(help="With bench: noise throughout, dBFS.")] = -math.inf,
+    babble: Annotated[bool, typer.Option(help="With bench: voices instead of hiss.")] = False,
+    minutes: Annotated[float, typer.Option(help="With --what soak: how long.")] = 30.0,
 ) -> None:
     """Measure voice-to-voice latency from the waveforms; prints one JSON line a run."""
     from voice.bench import bench as measure
 
-    _run(measure(url, key, calls or [1, 16], turns, out))
+    if profile == "embedded":
+        _run(measure(url, key, calls or [1, 16], turns, out))
+        return
+    from voice import bench_calls
+
+    conditions = bench_calls.Conditions(
+        reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
+    )
+    match what:
+        case "latency":
+            _run(bench_calls.latency(conditions, calls or [1, 50], turns, out))
+        case "barge-in":
+            _run(bench_calls.interruptions(conditions, turns, out))
+        case "capacity":
+            _run(bench_calls.capacity(conditions, turns, out))
+        case "soak":
+            _run(bench_calls.soak(conditions, (calls or [50])[0], minutes, out))
+        case _:
+            raise ValueError(
+                f"--what is {what!r}; expected latency, barge-in, capacity, pauses or soak"
+            )
 
 
 @app.command()
@@ -163,7 +199,9 @@ def config(
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run `work` to its end on a loop of its own."""
-    return asyncio.run(work)
+    import uvloop
+
+    return uvloop.run(work)
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ def create_app(server: Server) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> Response:
+        server.metrics.tasks.set(len(asyncio.all_tasks()))
         return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/about")

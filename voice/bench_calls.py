@@ -1,0 +1,326 @@
+"""`voice bench --profile bench`: everything but the engines, with callers by the hundred.
+
+The engines take fixed times (`voice.stubs`), so what is measured is the server's own:
+finding the end of speech, overlap, pacing, interruption, and what a call costs.
+"""
+
+import asyncio
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import httpx
+import numpy as np
+from rich.console import Console
+
+from latency.trace import percentile
+from transport.audio import Pcm, Resampler
+from voice import bench_server
+from voice.callers import RATE, Plan, Turn, babble, hold, noisy, white
+from voice.calling import synthesise
+
+UTTERANCES = (
+    "Could you please tell me the time in London?",
+    "Wait, stop, I have another question for you.",
+    "No, that is not what I meant at all.",
+)
+"""Those of the comparison with other servers; the first for latency, all to interrupt with."""
+
+BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
+"""espeak-ng voices of the babble in the background."""
+
+SLOWER = 0.25
+"""Seconds by which the 95th percentile of many calls may be slower than one call's median."""
+
+BAD = 0.02
+"""Share of turns that may be bad."""
+
+COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
+"""Calls at once, until one fails."""
+
+STEP = 5
+"""Calls to which the limit is found."""
+
+LEAST = 0.9
+"""Share of a reply that must come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What is measured under which conditions.
+
+    Attributes:
+        reply: Seconds of agent audio in each reply.
+        delays: Factor on the engines' delays; 0 for none.
+        overlap: Whether answers are begun before the decision.
+        noise: Level of noise throughout the calls, in dBFS; -inf for digital silence.
+        babble: Whether it is many voices, not white noise.
+        wait: Seconds of silence that end a turn; 0 lets the server decide.
+    """
+
+    reply: float = 2.0
+    delays: float = 1.0
+    overlap: bool = True
+    noise: float = -math.inf
+    babble: bool = False
+    wait: float = 0.2
+
+    def settings(self) -> dict[str, Any]:
+        """Return them as the server's settings."""
+        chosen: dict[str, Any] = {
+            "profile": "bench",
+            "bench.reply": self.reply,
+            "bench.delays": self.delays,
+        }
+        if not self.overlap:
+            chosen["turn.speculations"] = 0
+        if self.wait:
+            chosen |= {"turn.shortest_wait": self.wait, "turn.longest_wait": self.wait}
+        else:
+            chosen |= {"turn.shortest_wait": 0.15, "turn.longest_wait": 1.5}
+        return chosen
+
+    def described(self) -> dict[str, Any]:
+        """Return them as they are printed."""
+        kind = "babble" if self.babble else "white"
+        return {
+            "reply_s": self.reply,
+            "delays": self.delays,
+            "overlap": self.overlap,
+            "wait_s": self.wait or "adaptive",
+            "noise": "none" if math.isinf(self.noise) else f"{kind} {self.noise:g} dBFS",
+        }
+
+
+@dataclass(slots=True)
+class Sweep:
+    """The search for the most calls that pass: up the list, then halving."""
+
+    passed: int = 0
+    failed: int | None = None
+
+    def next(self) -> int | None:
+        """Return how many calls to try next, or None when the limit is found."""
+        if self.failed is None:
+            return next((count for count in COUNTS if count > self.passed), None)
+        if self.failed - self.passed <= STEP:
+            return None
+        middle = (self.passed + self.failed) // 2 // STEP * STEP
+        return max(middle, self.passed + STEP)
+
+    def record(self, count: int, passed: bool) -> None:
+        """Take one result."""
+        if passed:
+            self.passed = max(self.passed, count)
+        else:
+            self.failed = count if self.failed is None else min(self.failed, count)
+
+
+async def speech(conditions: Conditions, texts: Sequence[str]) -> tuple[list[Any], list[bytes]]:
+    """Return utterances ending on their last sample, and the silence between, as frames."""
+    spoken = [await _trimmed(text, "en-us") for text in texts]
+    if not conditions.babble:
+        return noisy(spoken, white(conditions.noise))
+    voices = [await _trimmed(UTTERANCES[n % 3], voice) for n, voice in enumerate(BABBLE)]
+    return noisy(spoken, babble(voices, conditions.noise))
+
+
+async def _trimmed(text: str, voice: str) -> Pcm:
+    """Return speech at `RATE`, from its first to its last sample above -40 dB of full scale."""
+    pcm, rate = await synthesise(text, voice)
+    resampler = Resampler(rate, RATE)
+    whole = np.concatenate([resampler.push(pcm), resampler.flush()])
+    loud = np.flatnonzero(np.abs(whole) > 0.01)
+    whole = whole[loud[0] : loud[-1] + 1]
+    return np.asarray(0.8 * whole / np.abs(whole).max(), np.float32)
+
+
+async def latency(
+    conditions: Conditions, counts: Sequence[int], turns: int, console: Console
+) -> None:
+    """Measure voice-to-voice with each number of calls at once; print one JSON line for each."""
+    for count in counts:
+        _print(console, await _run(conditions, count, turns))
+
+
+async def interruptions(conditions: Conditions, turns: int, console: Console) -> None:
+    """Measure how soon the agent is silent once the caller speaks; print one JSON line."""
+    said, silence = await speech(conditions, UTTERANCES)
+    plan = Plan(speech=said, silence=silence, turns=turns, interrupt=1, period=0)
+    server_core, own_core = bench_server.apart()
+    os.sched_setaffinity(0, own_core)
+    async with bench_server.server(settings=conditions.settings(), cores=server_core) as server:
+        (caller,) = await hold("127.0.0.1", server.port, plan, 1)
+    row: dict[str, Any] = {"what": "barge-in", "unit": "ms", **conditions.described()}
+    for place, text in enumerate(UTTERANCES):
+        chosen = [t for t in caller.turns[1:] if t.interrupting and t.number % 3 == place]
+        stops = [t.early - t.started for t in chosen if t.early is not None]
+        # The agent had stopped before the first of its messages could meet the caller's voice.
+        stops += [0.0 for t in chosen if t.early is None]
+        row[f"speech{place + 1}"] = {"text": text, "n": len(stops), **_percentiles(stops, (50, 95))}
+    every = [
+        0.0 if t.early is None else t.early - t.started for t in caller.turns[1:] if t.interrupting
+    ]
+    _print(console, row | _percentiles(every, (50, 95)) | _machine())
+
+
+async def capacity(conditions: Conditions, turns: int, console: Console) -> None:
+    """Find the most calls on one core; print one JSON line for each number that was tried."""
+    sweep, base = Sweep(), None
+    one = await _run(conditions, 1, max(turns, 8))
+    _print(console, one)
+    base = one["p50"]
+    while (count := sweep.next()) is not None:
+        row = await _run(conditions, count, turns)
+        few_bad = row["bad_turns"] <= BAD * row["turns"]
+        passed = few_bad and not row["lost"] and row.get("p95", math.inf) <= base + SLOWER * 1000
+        sweep.record(count, passed)
+        _print(console, row | {"passed": passed})
+    _print(console, {"what": "capacity", "calls": sweep.passed, **conditions.described()})
+
+
+async def soak(conditions: Conditions, count: int, minutes: float, console: Console) -> None:
+    """Hold calls with interruptions for long; print resident memory each minute, and its slope.
+
+    Raises:
+        RuntimeError: If a call was lost or got stuck, or something was left behind.
+    """
+    said, silence = await speech(conditions, UTTERANCES)
+    plan = Plan(speech=said, silence=silence, turns=10**6, interrupt=3, period=0)
+    server_core, own_core = bench_server.apart()
+    os.sched_setaffinity(0, own_core)
+    async with bench_server.server(settings=conditions.settings(), cores=server_core) as server:
+        idle, idle_tasks = server.usage(), await _tasks(server.url)
+        samples: list[tuple[float, float]] = []
+        began = monotonic()
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(60)
+                used, minute = server.usage(), (monotonic() - began) / 60
+                samples.append((minute, used.memory))
+                row = {"minute": round(minute, 1), "memory_mb": round(used.memory, 2)}
+                row |= {"files": used.files, "tasks": await _tasks(server.url)}
+                _print(console, {"what": "soak", "calls": count, **row})
+
+        watching = asyncio.create_task(watch())
+        try:
+            callers = await hold("127.0.0.1", server.port, plan, count, limit=minutes * 60)
+        finally:
+            watching.cancel()
+        await asyncio.sleep(5)
+        after, after_tasks = server.usage(), await _tasks(server.url)
+    turns = [turn for caller in callers for turn in caller.turns[:-1]]
+    settled = [sample for sample in samples if sample[0] >= min(5, minutes / 3)]
+    slope, error = _slope(settled)
+    row = {
+        "what": "soak",
+        "calls": count,
+        "minutes": minutes,
+        "turns": len(turns),
+        "interruptions": sum(turn.interrupting for turn in turns),
+        "unanswered": sum(turn.reply is None for turn in turns),
+        "lost": sum(bool(caller.lost) for caller in callers),
+        "memory_mb_per_minute": slope,
+        "standard_error": error,
+        "files_left": after.files - idle.files,
+        "tasks_left": after_tasks - idle_tasks,
+        **conditions.described(),
+    }
+    _print(console, row | _machine())
+    if row["lost"] or row["files_left"] > 0 or row["tasks_left"] > 0:
+        raise RuntimeError("calls were lost, or something was left behind: see the line above")
+
+
+async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]:
+    """Hold `count` calls and return what they heard and what they cost."""
+    said, silence = await speech(conditions, UTTERANCES[:1])
+    plan = Plan(speech=said, silence=silence, turns=turns + 1)
+    server_core, own_core = bench_server.apart()
+    os.sched_setaffinity(0, own_core)
+    async with bench_server.server(settings=conditions.settings(), cores=server_core) as server:
+        await asyncio.sleep(1)
+        idle = server.usage()
+        begun: list[tuple[float, bench_server.Usage]] = []
+        callers = await hold(
+            "127.0.0.1",
+            server.port,
+            plan,
+            count,
+            begun=lambda: begun.append((monotonic(), server.usage())),
+            limit=(turns + 3) * plan.period + 30,
+        )
+        (at, start), end = begun[0], server.usage()
+        seconds = monotonic() - at
+    measured = [turn for caller in callers for turn in caller.turns[1 : turns + 1]]
+    good = [turn for turn in measured if turn.reply is not None and turn.early is None]
+    gaps = [turn.reply.first - turn.ended for turn in good if turn.reply and turn.ended]
+    return {
+        "what": "voice to voice",
+        "unit": "ms",
+        "calls": count,
+        "turns": len(measured),
+        **_percentiles(gaps, (50, 95, 99)),
+        "bad_turns": sum(_bad(turn, conditions.reply) for turn in measured),
+        "lost": sum(bool(caller.lost) for caller in callers),
+        "cpu_percent": round(100 * (end.cpu - start.cpu) / seconds, 1),
+        "cpu_percent_per_call": round(100 * (end.cpu - start.cpu) / seconds / count, 3),
+        "memory_mb_per_call": round((end.memory - idle.memory) / count, 3),
+        "caller_late_ms": round(1000 * max(caller.late for caller in callers), 1),
+        **conditions.described(),
+        **_machine(),
+    }
+
+
+def _bad(turn: Turn, reply: float) -> bool:
+    """Tell whether a turn was unanswered, talked over, answered in part or with a gap."""
+    heard = turn.reply
+    return (
+        turn.early is not None
+        or heard is None
+        or heard.underruns > 0
+        or heard.seconds < LEAST * reply
+    )
+
+
+def _percentiles(seconds: Sequence[float], percents: Sequence[int]) -> dict[str, float]:
+    """Return percentiles in milliseconds, none where there are no values."""
+    return {f"p{n}": round(1000 * percentile(seconds, n), 1) for n in percents if seconds}
+
+
+def _slope(samples: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
+    """Return the slope of a line through `samples` and its standard error, None for too few."""
+    if len(samples) < 3:
+        return None, None
+    x, y = np.array(samples).T
+    slope, offset = np.polyfit(x, y, 1)
+    rest = y - slope * x - offset
+    error = math.sqrt(float(rest @ rest) / (len(x) - 2) / float(((x - x.mean()) ** 2).sum()))
+    return round(float(slope), 4), round(error, 4)
+
+
+async def _tasks(url: str) -> int:
+    """Return how many tasks the server's loop has."""
+    async with httpx.AsyncClient() as client:
+        with suppress(httpx.TransportError, StopIteration, ValueError):
+            text = (await client.get(f"{url}/metrics")).text
+            line = next(line for line in text.splitlines() if line.startswith("voice_tasks "))
+            return int(float(line.split()[1]))
+    return 0
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "machine": f"{os.cpu_count()} x {platform.machine()}",
+    }
+
+
+def _print(console: Console, row: dict[str, Any]) -> None:
+    console.print(json.dumps(row), soft_wrap=True, highlight=False)
