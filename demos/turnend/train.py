@@ -1,0 +1,203 @@
+"""Train what decides that a caller is done, from synthetic calls; needs numpy only.
+
+    python -m demos.turnend.train
+
+writes `asr/turn_end.npz` in a few minutes on one core. The price of a cut-in (`asr.turn_end.PRICE`) is chosen with
+a network that has not seen a fifth of the wordings, on calls made of that fifth.
+"""
+
+import argparse
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.prosody import Prosody
+from asr.turn_end import SIZE, WEIGHTS, Evidence, features, outputs, wait
+from demos.frontdesk import language as desk
+from voice.pauses import Language, calls
+
+from .decisions import Decision, Mishearing, decisions, late
+from .wordings import TRAINING
+
+Array = NDArray[np.float32]
+Layers = list[tuple[Array, Array]]
+
+DESK = 0.6
+"""Turns with sentences of the front desk's own training language, for each of our own."""
+
+HIDDEN = 32
+EPOCHS = 20
+BATCH = 256
+DECAY = 0.1
+RATE = 4e-3
+KEPT = 0.8
+
+ALLOWED = 0.04
+"""False cut-ins for which the price is chosen: one in a hundred is kept in reserve."""
+
+
+def with_desk(language: Language, count: int, rng: random.Random) -> Language:
+    """Add sentences of the front desk, which carry no marks."""
+    topics = [topic for topic in desk.TOPICS if topic != "person"]
+    drawn = [(topic, desk.draw(topic, rng).text) for topic in rng.choices(topics, k=count)]
+    total = sum(language.shares.values())
+    return replace(
+        language,
+        wordings={**language.wordings, "desk": tuple(drawn)},
+        shares={**language.shares, "desk": DESK * total},
+    )
+
+
+def part(language: Language, fold: int, folds: int, inside: bool) -> Language:
+    """Return the language with only (or without) every `folds`-th wording of each group."""
+    return replace(
+        language,
+        wordings={
+            group: [w for n, w in enumerate(wordings) if (n % folds == fold) == inside]
+            for group, wordings in language.wordings.items()
+        },
+    )
+
+
+def corpus(language: Language, count: int, seed: int) -> list[Decision]:
+    """Return every silence of `count` calls."""
+    rng = random.Random(seed)
+    return [one for call in calls(count, seed, language) for one in decisions(call, rng)]
+
+
+def variants(evidence: Evidence, mishearing: Mishearing, rng: random.Random) -> list[Evidence]:
+    """Return the evidence as it is, and with less and worse of it."""
+    shaken = replace(evidence, prosody=_shaken(evidence.prosody, rng))
+    return [
+        evidence,
+        shaken,
+        replace(evidence, prosody=None),
+        mishearing.mishear(shaken, rng),
+        mishearing.mishear(shaken, rng),
+        mishearing.mishear(evidence, rng),
+        late(shaken),
+        replace(shaken, words=""),
+    ]
+
+
+def _shaken(sound: Prosody | None, rng: random.Random) -> Prosody | None:
+    """Blur the melody: people's is less tidy than a synthesiser's."""
+    if sound is None:
+        return None
+    return Prosody(
+        pitch=sound.pitch + rng.gauss(0, 0.8),
+        slope=sound.slope + rng.gauss(0, 0.8),
+        fade=min(0.0, sound.fade + rng.gauss(0, 2.0)),
+        voiced=sound.voiced * math.exp(rng.gauss(0, 0.15)),
+        tail=sound.tail * math.exp(rng.gauss(0, 0.15)),
+        drawl=sound.drawl * math.exp(rng.gauss(0, 0.15)),
+    )
+
+
+def fit(examples: Sequence[Decision], seed: int) -> Layers:
+    """Train the network."""
+    rng, mishearing = random.Random(seed), Mishearing(0)
+    rows, labels = [], []
+    for one in examples:
+        for evidence in variants(one.evidence, mishearing, rng):
+            rows.append(features(evidence))
+            labels.append(one.pause is None)
+    return _descend(np.array(rows), np.array(labels, np.float32), np.random.default_rng(seed))
+
+
+def _descend(inputs: Array, labels: Array, rng: np.random.Generator) -> Layers:
+    """Minimise the cross-entropy with AdamW and a falling step."""
+    w0 = rng.standard_normal((SIZE, HIDDEN)).astype(np.float32) * np.float32(2 / math.sqrt(SIZE))
+    w1 = rng.standard_normal((HIDDEN, 1)).astype(np.float32) / np.float32(math.sqrt(HIDDEN))
+    learnt = [w0, np.zeros(HIDDEN, np.float32), w1, np.zeros(1, np.float32)]
+    means = [(np.zeros_like(one), np.zeros_like(one)) for one in learnt]
+    steps = EPOCHS * (len(labels) // BATCH)
+    order = np.concatenate([rng.permutation(len(labels)) for _ in range(EPOCHS)])
+    for step in range(1, steps + 1):
+        rows = order[(step - 1) * BATCH : step * BATCH]
+        gradients = _gradients(learnt, inputs[rows], labels[rows], rng)
+        rate = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rate *= math.sqrt(1 - 0.998**step) / (1 - 0.9**step)
+        for one, gradient, (first, second) in zip(learnt, gradients, means, strict=True):
+            first += 0.1 * (gradient - first)
+            second += 0.002 * (gradient**2 - second)
+            one -= rate * (first / (np.sqrt(second) + 1e-8) + (DECAY * one if one.ndim > 1 else 0))
+    return [(w0, learnt[1]), (w1, learnt[3])]
+
+
+def _gradients(
+    learnt: Sequence[Array], inputs: Array, labels: Array, rng: np.random.Generator
+) -> tuple[Array, Array, Array, Array]:
+    """Return the gradient of the mean cross-entropy, with a fifth of the hidden units dropped."""
+    w0, b0, w1, b1 = learnt
+    hidden = np.tanh(inputs @ w0 + b0)
+    kept = (rng.random(hidden.shape) < KEPT).astype(np.float32) / np.float32(KEPT)
+    error = (outputs(hidden * kept, [(w1, b1)]) - labels)[:, None] / np.float32(len(labels))
+    back = (error @ w1.T) * kept * (1 - hidden**2)
+    return inputs.T @ back, back.sum(0), (hidden * kept).T @ error, error.sum(0)
+
+
+def cut_ins(examples: Sequence[Decision], probabilities: Array, price: float) -> float:
+    """Return the share of pauses in which the wait ran out."""
+    cut = [
+        wait(float(p), pauses=one.evidence.pauses, price=price) < one.pause
+        for one, p in zip(examples, probabilities, strict=True)
+        if one.pause is not None
+    ]
+    return sum(cut) / len(cut)
+
+
+def price_for(examples: Sequence[Decision], layers: Layers, allowed: float) -> float:
+    """Return the lowest price with at most `allowed` false cut-ins."""
+    probabilities = outputs(np.array([features(one.evidence) for one in examples]), layers)
+    low, high = 0.05, 200.0
+    for _ in range(25):
+        middle = math.sqrt(low * high)
+        enough = cut_ins(examples, probabilities, middle) <= allowed
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def main(count: int, seed: int, output: Path) -> None:
+    """Choose the price, train on everything, write."""
+    whole = with_desk(TRAINING, 8000, random.Random(seed))
+    prices = []
+    for fold in (0, 2):
+        seen = corpus(part(whole, fold, 5, inside=False), count // 2, seed + 1 + fold)
+        unseen = corpus(part(TRAINING, fold, 5, inside=True), count // 4, seed + 2 + fold)
+        layers = fit(seen, seed)
+        found = np.array([outputs(features(one.evidence), layers) for one in unseen], np.float32)
+        truth = np.array([one.pause is None for one in unseen])
+        loss = -np.log(np.where(truth, found, 1 - found) + 1e-9).mean()
+        prices.append(price_for(unseen, layers, ALLOWED))
+        print(
+            f"fold {fold}: {len(seen)} silences, loss on unseen wordings {loss:.3f} "
+            f"(prior alone {-(truth.mean() * np.log(truth.mean()) + (1 - truth.mean()) * np.log(1 - truth.mean())):.3f}), "
+            f"price {prices[-1]:.2f}"
+        )
+    examples = corpus(whole, count, seed)
+    layers = fit(examples, seed)
+    np.savez_compressed(
+        output,
+        **{f"w{n}": weights.astype(np.float16) for n, (weights, _) in enumerate(layers)},
+        **{f"b{n}": bias for n, (_, bias) in enumerate(layers)},
+    )
+    logs = np.log([one.pause for one in examples if one.pause is not None])
+    print(
+        f"{len(examples)} silences; median pause {np.exp(np.median(logs)):.2f} s; "
+        f"price {np.mean(prices):.2f}; {output} has {output.stat().st_size} bytes"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=800)
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    given = parser.parse_args()
+    main(given.calls, given.seed, given.output)
