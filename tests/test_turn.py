@@ -5,7 +5,10 @@ from hypothesis import strategies as st
 from voice.settings import TurnSettings
 from voice.turn import (
     BACK_OFF,
+    CALM,
+    FREE,
     GOES_ON,
+    REPLYING,
     Action,
     CallerLeft,
     CallStarted,
@@ -36,7 +39,7 @@ from voice.turn import (
 SETTINGS = TurnSettings(
     shortest_wait=0.2,
     longest_wait=1.5,
-    speculations=3,
+    speculations=5,
     speculation_lead=0.5,
     longest_contest=1.5,
     idle=10,
@@ -157,21 +160,38 @@ def test_words_that_say_the_caller_is_done_begin_the_answer_at_once() -> None:
     assert turn.actions() == [Speculate(2)]
 
 
-def test_a_turn_with_many_gaps_begins_only_so_many_answers_each_later() -> None:
-    turn, now, begun = silent(), 4.0, [4.0]
+def test_a_gap_inside_a_word_drops_what_has_hardly_begun() -> None:
+    turn = silent()
+    turn.receive(SpeechStarted(), 4.03)
+    assert turn.actions() == [DropSpeculation(2)]
+
+
+def test_a_turn_with_many_gaps_begins_only_so_many_answers_the_later_ones_later() -> None:
+    turn, now, patience = silent(), 4.0, [0.0]
     for _ in range(6):
         turn.receive(SpeechStarted(), now + 0.2)
         turn.tick(now + 0.2 + GOES_ON)
         now += 1.0
-        turn.receive(SpeechStopped(now, 0.3), now)
         turn.actions()
-        if turn.deadline is not None and turn.deadline < now + 0.29:
-            begun.append(turn.deadline)
+        turn.receive(SpeechStopped(now, 0.3), now)
+        if not turn.actions() and turn.deadline is not None and turn.deadline < now + 0.29:
+            patience.append(turn.deadline - now)
             turn.tick(turn.deadline)
             assert turn.actions() == [Speculate(2)]
-            now += 0.15
-    assert len(begun) == SETTINGS.speculations
-    assert begun[2] - 6.15 == pytest.approx(2 * BACK_OFF)
+        elif turn._held:
+            patience.append(0.0)
+    assert patience == pytest.approx([0.0] * FREE + [BACK_OFF, 2 * BACK_OFF])
+    assert len(patience) == SETTINGS.speculations
+
+
+def test_after_an_interruption_of_a_few_words_the_agent_stays_calm() -> None:
+    turn = turn_after(ReplyProgressed(1, 9.0), SpeechStarted(), Ruled(True))
+    turn.receive(SpeechStopped(2.6, 0.2), 3.0)
+    assert turn.deadline is not None
+    turn.tick(2.6 + CALM - 0.01)
+    assert turn.floor is Floor.PENDING
+    turn.tick(2.6 + CALM)
+    assert turn.floor is Floor.THINKING
 
 
 def test_a_held_answer_that_was_not_looked_at_again_is_not_given() -> None:
@@ -229,7 +249,7 @@ def test_an_interruption_that_is_over_when_it_is_known_as_one_is_answered_after_
     turn.receive(SpeechStopped(2.3, 0.4), 2.4)
     turn.receive(Ruled(True), 2.45)
     assert turn.actions() == [PauseReply(1), CancelReply(1), Speculate(2)]
-    turn.tick(2.7)
+    turn.tick(2.3 + CALM)
     assert turn.actions() == [StartReply(2, Cause.SPOKEN, 2.3)]
 
 
@@ -516,13 +536,14 @@ def test_no_reply_starts_while_another_has_not_been_cancelled(
 ) -> None:
     turn, now = Turn(SETTINGS), 0.0
     turn.receive(CallStarted(), now)
-    live: set[int] = set()
+    live = {turn.number}
+    turn.actions()
     for event, gap in script:
         now += gap
+        number, replying = turn.number, turn.floor in REPLYING
         feed(turn, event, now)
-        if isinstance(event, tuple) and event[0] in ("played", "failed"):
-            live.discard(turn.number)
-            live.discard(turn.number - 1)
+        if event in (("played", 0), ("failed", 0)) and replying:
+            live.discard(number)  # it ended by itself
         actions: list[Action] = turn.actions()
         for action in actions:
             if isinstance(action, StartReply):

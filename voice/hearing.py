@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,8 +14,15 @@ from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped
 PRE_ROLL = 0.3
 """Seconds of sound before the detected start that the recogniser hears, too."""
 
-KEPT = 1.0
-"""Seconds of sound kept for that; the detector needs 60 to 160 ms to see a start."""
+PAUSES = 12
+"""Own pauses of a caller that are remembered."""
+
+SHORTEST_PAUSE = 0.2
+"""Seconds from which a gap is a pause and not part of a word."""
+
+KEPT = 1.3
+"""Seconds of sound kept, for that (the detector needs 60 to 160 ms to see a start) and for the
+last second of speech, whose end is seen later than it came."""
 
 
 @dataclass(slots=True)
@@ -120,7 +128,6 @@ class Ears:
         call: Its name: a recogniser may get used to a caller's voice and line.
         expects: Asks what the agent has just asked about.
         opened: Told of every utterance, for captions.
-        tell: Takes what the detector finds; it calls `notice` first.
     """
 
     engine: Engine
@@ -128,22 +135,23 @@ class Ears:
     call: str
     expects: Callable[[], str]
     opened: Callable[[Utterance], None]
-    tell: Callable[[SpeechEvent], None]
     samples: int = 0
     """Samples heard since the call began."""
     utterance: Utterance | None = None
     """The one being heard."""
+    pauses: deque[float] = field(default_factory=partial(deque, maxlen=PAUSES))
+    """This caller's own pauses, after which they went on with the same turn, in seconds."""
     _recent: deque[Pcm] = field(default_factory=deque)
     _recent_samples: int = 0
+    _ended: int = 0
 
     def hear(self, pcm: Pcm) -> None:
-        """Take the next samples; what they tell about speech goes to `tell`."""
+        """Take the next samples."""
         self.samples += len(pcm)
         self._remember(pcm)
         if self.utterance is not None:
             self.utterance.stream.push(pcm)
-        for event in self.detector.push(pcm):
-            self.tell(event)
+        self.detector.push(pcm)
 
     def notice(self, event: SpeechEvent) -> None:
         """Take what the detector found: speech opens an utterance, or goes on with it."""
@@ -151,19 +159,21 @@ class Ears:
             case SpeechStarted(at):
                 self._begin(at)
             case SpeechStopped(at):
+                self._ended = at
                 if self.utterance is not None:
                     self.utterance.ended = at
 
-    def latest(self, seconds: float) -> Pcm:
-        """Return up to `seconds` of what was heard last, `KEPT` at most."""
-        count = round(seconds * RATE)
-        pieces, missing = [], count
-        for piece in reversed(self._recent):
-            if missing <= 0:
-                break
-            pieces.append(piece[-missing:])
-            missing -= len(piece)
-        return np.concatenate([np.zeros(0, np.float32), *reversed(pieces)])
+    def paused(self, until: int) -> None:
+        """Note that the caller goes on with the same turn at sample `until`."""
+        pause = (until - self._ended) / RATE
+        if pause >= SHORTEST_PAUSE:
+            self.pauses.append(pause)
+
+    def latest(self, seconds: float, end: int | None = None) -> Pcm:
+        """Return up to `seconds` of what was heard before sample `end`, of what is `KEPT`."""
+        recent = np.concatenate([np.zeros(0, np.float32), *self._recent])
+        stop = len(recent) - (self.samples - (self.samples if end is None else end))
+        return recent[max(0, stop - round(seconds * RATE)) : max(0, stop)]
 
     def settle(self, deadline: float) -> Final | None:
         """Return the words as if the utterance were over, in the making, and its seconds.
@@ -201,6 +211,7 @@ class Ears:
     def _begin(self, at: int) -> None:
         """Open an utterance at sample `at`, unless this goes on with one."""
         if self.utterance is not None:
+            self.paused(at)
             self.utterance.ended = self.samples
             return
         stream = self.engine.open(Listening(expects=self.expects(), call=self.call))

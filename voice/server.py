@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from asr.turn_end import TurnEnd
 from asr.vad import VadModel
 from latency.load import EVERY, Load
 from latency.metrics import Metrics
@@ -85,9 +86,10 @@ class Server:
             ears=self.ears,
             mind=self.mind,
             mouth=self.mouth,
-            vad=await asyncio.to_thread(VadModel),
+            vad=VadModel(schedule=asyncio.get_running_loop().call_soon),
             pacer=Pacer(),
             agent=self._agent,
+            turn_end=TurnEnd(),
             may_speculate=lambda: not self.load.over,
         )
         self._looking = asyncio.create_task(self._look())

@@ -14,6 +14,7 @@ import llm.engine
 import tts.engine
 from asr import vad
 from asr.echo import EchoGuard
+from asr.turn_end import Evidence, Prosody, TurnEnd, prosody, wait
 from asr.vad import SpeechDetector
 from latency.trace import CallTrace, Moment, TurnTrace
 from transport.audio import level_db
@@ -45,12 +46,15 @@ from voice.turn import (
     ReplyProgressed,
     ResumeReply,
     Ruled,
+    SoundHeard,
+    SoundPassed,
     Speculate,
     SpeechStarted,
     SpeechStopped,
     StartReply,
     Turn,
     Typed,
+    WaitRevised,
 )
 from voice.understanding import Understanding, Verdict
 
@@ -107,6 +111,7 @@ class Crew:
         vad: The model that tells speech from silence.
         pacer: Sends all calls' audio in time.
         agent: Who answers.
+        turn_end: Tells how likely a caller is done.
         may_speculate: Whether this machine has time for answers that may be dropped.
     """
 
@@ -116,7 +121,8 @@ class Crew:
     vad: vad.VadModel
     pacer: Pacer
     agent: Agent
-    may_speculate: Callable[[], bool] = lambda: True
+    turn_end: TurnEnd
+    may_speculate: Callable[[], bool]
 
 
 class Session:
@@ -141,8 +147,8 @@ class Session:
         self._turn = Turn(settings.turn)
         self._toolbox = crew.agent.open()
         self._understanding = Understanding(crew.agent.lines)
-        detector = SpeechDetector(crew.vad)
-        self._ears = Ears(crew.ears, detector, name, self._expects, self._opened, self._noticed)
+        self._detector = SpeechDetector(crew.vad, self._noticed)
+        self._ears = Ears(crew.ears, self._detector, name, self._expects, self._opened)
         self._echo = EchoGuard()
         self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played, self._echo)
         self._thinking = Thinking(
@@ -168,6 +174,8 @@ class Session:
         self._tools: set[asyncio.Task[Outcome]] = set()
         self._typed_at = 0.0
         self._sound = Disturbance(0)
+        self._melody: Prosody | None = None  # of the latest speech, once it was asked for
+        self._wait = settings.turn.longest_wait
         self._usual_db: float | None = None  # the caller's level
         self._overlapped = 0.0  # seconds by which the making of a reply began before the decision
         self._went_on = asyncio.Event()  # an answer was let go
@@ -243,6 +251,7 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
         self._speaker.stop(self._speaker.turn)
+        self._detector.close()
         self._ears.drop()
         finals = [task for task, _ in self._words.finals]
         for task in (*self._tasks, *finals):
@@ -483,6 +492,7 @@ class Session:
         self.trace.mark("asr_final", turn, self._now())
         if self._attempt is not None and self._attempt.turn == turn:
             self._attempt.text = heard.text
+            self._know_words(heard.text)
         judged = self._understanding.judge(heard, self._expects(), bool(self._interrupted))
         note = {
             "type": "heard",
@@ -599,28 +609,82 @@ class Session:
     # The caller.
 
     def _noticed(self, event: vad.SpeechEvent) -> None:
-        """Take what the detector found."""
-        self._ears.notice(event)
+        """Take what the detector found; what goes wrong ends this call and no other."""
+        if self._over.done():
+            return
+        try:
+            self._notice(event)
+        except Exception as error:
+            self._over.set_exception(error)
+
+    def _notice(self, event: vad.SpeechEvent) -> None:
+        floor = self._turn.floor
         match event:
-            case vad.SpeechStarted(at):
-                if self._turn.floor is Floor.AGENT:
+            case vad.SoundHeard(at):
+                if floor is Floor.AGENT and not self._is_echo(at):
                     self._sound = Disturbance(at)
+                    self._receive(SoundHeard())
+            case vad.SoundPassed():
+                self._receive(SoundPassed())
+            case vad.SpeechStarted(at):
+                if floor is Floor.THINKING:  # they were not done
+                    self._ears.paused(at)
+                self._ears.notice(event)
+                if floor is Floor.AGENT:
+                    self._sound = Disturbance(at)
+                    if self._is_echo(at):
+                        return  # it is judged again if it turns out to be more
+                self._sound.ended = None
                 self._receive(SpeechStarted())
             case vad.SpeechStopped(at):
+                self._ears.notice(event)
                 self._sound.ended = at
-                wait = self._settings.turn.shortest_wait
-                self._receive(SpeechStopped(self._when(at), wait))
+                if floor in (Floor.USER, Floor.CONTESTED):
+                    self._melody = None
+                    self._wait = self._choose_wait("")
+                self._receive(SpeechStopped(self._when(at), self._wait))
                 match self._turn.floor:
                     case Floor.CONTESTED:
                         self._spawn(self._hear_out(self._sound))
                     case Floor.AGENT:
                         self._forget_sound()
 
+    def _choose_wait(self, final: str) -> float:
+        """Return the silence that ends this turn, from its words (`final` once they are)."""
+        turn, ears = self._settings.turn, self._ears
+        if turn.shortest_wait == turn.longest_wait:
+            return turn.shortest_wait
+        utterance = ears.utterance
+        if utterance is None:
+            return turn.longest_wait
+        if self._melody is None:
+            self._melody = prosody(ears.latest(1.0, utterance.ended))
+        evidence = Evidence(
+            words=final or f"{self._words.heard.text} {utterance.latest.text}".strip(),
+            expects=self._expects(),
+            prosody=self._melody,
+            pauses=tuple(ears.pauses),
+            speech=self._words.heard.duration + utterance.duration,
+        )
+        probability = self._crew.turn_end.probability(evidence)
+        return wait(probability, turn.shortest_wait, turn.longest_wait, evidence.pauses)
+
+    def _know_words(self, final: str = "") -> None:
+        """Revise how long to wait, now that more of the words is known."""
+        if self._turn.floor is Floor.PENDING:
+            self._wait = self._choose_wait(final)
+            self._receive(WaitRevised(self._wait))
+
     def _when(self, sample: int) -> float:
         """Return when a sample of the caller came, in seconds."""
         return self._now() - (self._ears.samples - sample) / asr.engine.RATE
 
     # Sounds during a reply.
+
+    def _is_echo(self, since: int) -> bool:
+        """Tell whether what was heard from sample `since` on is the agent's own voice."""
+        echo = self._echo.echo(self._when(since), self._now())
+        return echo.similarity >= JUDGING.similarity
 
     def _judge(self) -> None:
         """Say what the sound is that paused the reply, if that is clear."""
@@ -694,6 +758,7 @@ class Session:
         try:
             async for hypothesis in utterance.stream.hypotheses():
                 utterance.latest = hypothesis
+                self._know_words()
                 if utterance is self._ears.utterance and hypothesis.text:
                     self._caption(turn, hypothesis.text, final=False)
         except asr.engine.EngineError:

@@ -35,7 +35,7 @@ class TurnSettings:
 
     shortest_wait: float = 0.15
     longest_wait: float = 1.5
-    speculations: int = 4
+    speculations: int = 8
     speculation_lead: float = 0.5
     longest_contest: float = 1.5
     idle: float = 12.0

@@ -14,6 +14,7 @@ there is a deadline by which something happens (never stuck); and a result that
 comes after its reply was cancelled changes nothing.
 """
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -26,9 +27,25 @@ GOES_ON = 0.1
 """Seconds of speech after which a held answer is dropped. A sound that is shorter may add no
 word (a breath, the release of a last consonant); the answer is then looked at again."""
 
-BACK_OFF = 0.06
-"""Seconds by which each further attempt at an answer in one turn waits longer for silence: a
-caller whose words have many gaps would use up the attempts."""
+YOUNG = 0.06
+"""Seconds of work up to which a held answer is not worth keeping for that: the gap was inside a
+word, and the recogniser has hardly begun."""
+
+FREE = 3
+"""Answers of one turn that are begun at the first sign of silence."""
+
+BACK_OFF = 0.04
+"""Seconds by which each further one waits longer for silence: this caller's words have gaps."""
+
+LONGEST_BACK_OFF = 0.12
+"""Seconds to which that grows: longer than the gaps inside words."""
+
+CALM = 0.4
+"""Seconds of silence, at least, before the agent speaks again to somebody who has just
+interrupted it with a few words: "no," and "wait, stop," are followed by more."""
+
+FEW_WORDS = 1.0
+"""Seconds of speech that are a few words."""
 
 
 class Floor(Enum):
@@ -305,6 +322,9 @@ class Turn:
         self._leave_at: float | None = None
         """When the floor is left at the latest; PENDING is then over. None when the call is."""
         self._speech_limit = 0.0
+        self._interrupted_at = -math.inf
+        """When the sound began that was the latest interruption."""
+        self._contested_at = 0.0
         self._until = 0.0
         """When all that was made of the reply will have been heard."""
         self._judge_at = 0.0
@@ -314,6 +334,7 @@ class Turn:
         """Whether an answer is held back."""
         self._looked = False
         """Whether `Speculate` was said since the caller fell silent."""
+        self._speculated_at = 0.0
         self._drop_at = 0.0
         """When a held answer is dropped, while the caller speaks."""
         self._actions: list[Action] = []
@@ -399,7 +420,7 @@ class Turn:
                     self._drop_held()  # made from fewer words
                 self._reply(Cause.SPOKEN, now, self._stopped_at)
             case Floor.PENDING:
-                self._speculate()
+                self._speculate(now)
             case Floor.USER if over:  # noise or a lost stop: answer what there is
                 self._drop_held()
                 self._reply(Cause.SPOKEN, now)
@@ -436,8 +457,11 @@ class Turn:
             case Floor.CONTESTED:
                 self._judge_at = now
             case Floor.PENDING:  # they go on with the same turn
-                self._drop_at = now + GOES_ON
+                young = now - self._speculated_at < YOUNG
+                self._drop_at = now if young else now + GOES_ON
                 self._leave_at = max(now, self._speech_limit)
+                if self._held and young:
+                    self._drop_held()
             case _:
                 if before is Floor.THINKING:
                     self._actions.append(CancelReply(self.number))
@@ -455,9 +479,11 @@ class Turn:
             return
         if before is not Floor.PENDING:
             self._looked = False
+        few_words = self._stopped_at - self._interrupted_at < FEW_WORDS
+        self._wait = max(self._wait, CALM) if few_words else self._wait
         self._leave_at = max(now, self._stopped_at + self._wait)
         if self._may_speculate and now >= self._speculate_at:
-            self._speculate()
+            self._speculate(now)
 
     # The answer before the decision.
 
@@ -468,11 +494,14 @@ class Turn:
     @property
     def _speculate_at(self) -> float:
         """When the answer is begun: as late as is early enough."""
-        patience = 0.0 if self._held else BACK_OFF * self._attempts
+        patience = 0.0
+        if not self._held and self._attempts >= FREE:
+            patience = min(BACK_OFF * (self._attempts - FREE + 1), LONGEST_BACK_OFF)
         return self._stopped_at + max(patience, self._wait - self.settings.speculation_lead)
 
-    def _speculate(self) -> None:
+    def _speculate(self, now: float) -> None:
         self._attempts += 1
+        self._speculated_at = now
         self._looked = self._held = True
         self._actions.append(Speculate(self.number + 1))
 
@@ -495,7 +524,7 @@ class Turn:
     def _contest(self, now: float) -> None:
         """Silence the agent until it is clear what the caller's sound is."""
         self.floor = Floor.CONTESTED
-        self._judge_at = now
+        self._judge_at = self._contested_at = now
         self._leave_at = now + self.settings.longest_contest
         self._actions.append(PauseReply(self.number))
 
@@ -504,6 +533,7 @@ class Turn:
         if interruption:
             self._actions.append(CancelReply(self.number))
             self._take_floor(now)
+            self._interrupted_at = self._contested_at
             self.floor = Floor.USER
             if not self._speaking:
                 self.floor = Floor.PENDING
