@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 Pcm = NDArray[np.float32]
 """Mono samples in [-1, 1], shape (n,)."""
 
+PCM16 = np.dtype("<i2")
+"""Samples as they travel."""
+
+STEP, FULL = np.float32(1 / 32768), np.float32(32767)
+"""What one step of PCM16 is worth, and full scale in steps."""
+
 
 def from_pcm16(data: bytes) -> Pcm:
     """Return samples of PCM16 little-endian mono.
@@ -21,12 +27,12 @@ def from_pcm16(data: bytes) -> Pcm:
     """
     if len(data) % 2:
         raise ValueError(f"{len(data)} bytes are no whole number of 2-byte samples")
-    return np.frombuffer(data, "<i2").astype(np.float32) * np.float32(1 / 32768)
+    return np.frombuffer(data, PCM16) * STEP
 
 
 def to_pcm16(pcm: Pcm) -> bytes:
     """Return samples as PCM16 little-endian mono; what is beyond [-1, 1] is clipped."""
-    return (np.clip(pcm, -1.0, 1.0) * np.float32(32767)).astype("<i2").tobytes()
+    return (pcm.clip(-1.0, 1.0) * FULL).astype(PCM16).tobytes()
 
 
 class Resampler:

@@ -9,7 +9,8 @@ a client that does not read, a client that sends far faster than real time.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from transport.audio import Resampler, from_pcm16, to_pcm16
 from transport.line import FRAME, HEARING_RATE, Call, Line, Pcm
+from transport.websocket_wire import Wire
 
 RATES = (8000, 16000, 24000, 48000)
 """Sample rates a client may choose, in hertz."""
@@ -45,73 +47,84 @@ UNREAD = 3.0
 MAX_EVENTS = 1000
 """Events that may wait, likewise."""
 
+HUNG_UP = 1000, "the caller hung up"
+TOO_FAST = 1008, "the client sends too fast"
+DOES_NOT_READ = 1008, "the client does not read"
+FAILED = 1011, "something failed here"
+"""Codes and reasons with which a socket is closed (RFC 6455, section 7.4.1)."""
+
 WIRE_BROKE = (WebSocketDisconnect, OSError, TimeoutError, RuntimeError)
 """What a socket raises that the other side has closed; RuntimeError is Starlette's word for it."""
 
+Tick = Callable[[float], None]
+"""Takes the loop's time, in seconds."""
+
 
 class WebSocketLine:
-    """The agent's side of the wire: what waits to be sent."""
+    """The agent's side of the wire: what it says leaves at once, or waits for a slow client."""
 
     transport = "websocket"
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, wire: Wire) -> None:
         self.rate = rate
         self.dropped = 0
         """Samples of the caller that were dropped because they came too fast."""
-        self._out: deque[bytes | str] = deque()
-        self._wake = asyncio.Event()
-        self._closing = False
+        self.ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        """Close code and reason, once this side wants to close."""
+        self.error: Exception | None = None
+        """What failed here, if that is the reason."""
+        self._wire = wire
+        self._held: deque[bytes | str] = deque()
         self._audio = 0
-        self.unread = asyncio.get_running_loop().create_future()
-        """Done when the client has not read for `UNREAD` seconds."""
+        self._closing = False
 
     def play(self, frame: Pcm) -> None:
         """Send one frame of samples at `rate`."""
         if self._audio * FRAME >= UNREAD:
-            self._give_up()
+            self.end(*DOES_NOT_READ)
         else:
-            self._audio += 1
             self._put(to_pcm16(frame))
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Send one JSON event."""
-        if len(self._out) - self._audio >= MAX_EVENTS:
-            self._give_up()
+        if len(self._held) - self._audio >= MAX_EVENTS:
+            self.end(*DOES_NOT_READ)
         else:
             self._put(json.dumps(event))
 
     def clear(self) -> None:
         """Drop the frames that have not left yet."""
-        self._out = deque(message for message in self._out if isinstance(message, str))
+        self._held = deque(message for message in self._held if isinstance(message, str))
         self._audio = 0
 
     def close(self) -> None:
         """Close the socket after what was sent so far has left."""
         self._closing = True
-        self._wake.set()
+        self.resumed()
 
-    def _give_up(self) -> None:
-        if not self.unread.done():
-            self.unread.set_result(None)
+    def end(self, code: int, reason: str) -> None:
+        """Close the socket at once; only the first reason counts."""
+        if not self.ended.done():
+            self.ended.set_result((code, reason))
+
+    def fail(self, error: Exception) -> None:
+        """Close the socket because something failed here."""
+        if not self.ended.done():
+            self.error = error
+            self.end(*FAILED)
+
+    def resumed(self) -> None:
+        """Send what waits, as far as the client reads."""
+        while self._held and self._wire.write(self._held[0]):
+            self._audio -= isinstance(self._held.popleft(), bytes)
+        if self._closing and not self._held:
+            self.end(*HUNG_UP)
 
     def _put(self, message: bytes | str) -> None:
-        self._out.append(message)
-        self._wake.set()
-
-    async def send_all(self, socket: WebSocket) -> None:
-        """Write to `socket` until it is closed."""
-        while True:
-            while self._out:
-                message = self._out.popleft()
-                if isinstance(message, bytes):
-                    self._audio -= 1
-                    await socket.send_bytes(message)
-                else:
-                    await socket.send_text(message)
-            if self._closing:
-                return
-            self._wake.clear()
-            await self._wake.wait()
+        if not self._held and self._wire.write(message):
+            return
+        self._held.append(message)
+        self._audio += isinstance(message, bytes)
 
 
 class Inlet:
@@ -128,7 +141,9 @@ class Inlet:
         self._filled = 0.0
 
     def take(self, message: bytes | str, now: float) -> None:
-        """Take one message that came at `now`."""
+        """Take one message that came at `now`; none is taken once the call ends."""
+        if self._line.ended.done():
+            return
         if isinstance(message, bytes):
             self._take_audio(message, now)
         else:
@@ -142,11 +157,6 @@ class Inlet:
         if missing > 0:
             self._filled += missing
             self._call.hear(np.zeros(round(missing * HEARING_RATE), np.float32))
-
-    @property
-    def flooded(self) -> bool:
-        """Whether so much audio had to be dropped that the call should end."""
-        return self._line.dropped > FLOOD * self._line.rate
 
     def _take_audio(self, data: bytes, now: float) -> None:
         rate, samples = self._line.rate, len(data) // 2
@@ -169,6 +179,8 @@ class Inlet:
                     "real time has caught up: send 20 ms every 20 ms",
                 )
             self._too_fast = True
+            if self._line.dropped > FLOOD * rate:
+                self._line.end(*TOO_FAST)
         else:
             self._too_fast = False
             self._samples += samples
@@ -198,52 +210,86 @@ class Inlet:
         self._line.tell({"type": "error", "turn": 0, "code": code, "message": message})
 
 
-async def serve(socket: WebSocket, rate: int, attach: Callable[[Line], Call]) -> None:
-    """Carry one call over an accepted `socket` until either side ends it."""
-    loop = asyncio.get_running_loop()
-    line = WebSocketLine(rate)
+class Gaps:
+    """Lets the inlets of all calls know that time passes, with one timer. For one event loop.
+
+    A tick that comes late is left out: what was sent meanwhile has not been read yet.
+    """
+
+    def __init__(self) -> None:
+        self._ticks: set[Tick] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    @contextmanager
+    def filled(self, tick: Tick) -> Iterator[None]:
+        """Call `tick` with the loop's time some times a second within this context."""
+        self._ticks.add(tick)
+        if self._timer is None:
+            self._arm()
+        try:
+            yield
+        finally:
+            self._ticks.remove(tick)
+            if not self._ticks and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + GAP / 2
+        self._timer = loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        on_time = now - self._due < GAP / 2
+        self._arm()
+        if on_time:
+            for tick in tuple(self._ticks):
+                tick(now)
+
+
+async def serve(socket: WebSocket, rate: int, attach: Callable[[Line], Call], gaps: Gaps) -> None:
+    """Carry one call over an accepted `socket` until either side ends it.
+
+    Raises:
+        Exception: Whatever the call could not handle; the socket is closed.
+    """
+    clock = asyncio.get_running_loop().time
+    wire = Wire.of(socket)
+    line = WebSocketLine(rate, wire)
     call = attach(line)
-    inlet = Inlet(call, line, loop.time())
-    sending = asyncio.create_task(line.send_all(socket))
-    receiving = asyncio.create_task(_receive_all(socket, inlet))
-    filling = asyncio.create_task(_fill_gaps(inlet))
-    code, reason = 1000, "the caller hung up"
+    inlet = Inlet(call, line, clock())
+
+    def take(message: bytes | str) -> None:
+        try:
+            inlet.take(message, clock())
+        except Exception as error:
+            line.fail(error)
+
+    def tick(now: float) -> None:
+        try:
+            inlet.tick(now)
+        except Exception as error:
+            line.fail(error)
+
+    code, reason = HUNG_UP
+    leaving = asyncio.create_task(socket.receive())  # the end is all that is left to receive
+    leaving.add_done_callback(lambda _: line.end(*HUNG_UP))
     try:
-        tasks = {sending, receiving, filling}
-        await asyncio.wait({*tasks, line.unread}, return_when=asyncio.FIRST_COMPLETED)
-        if line.unread.done():
-            code, reason = 1008, "the client does not read"
-        elif inlet.flooded:
-            code, reason = 1008, "the client sends too fast"
+        wire.take_over(take, line.resumed)
+        with gaps.filled(tick):
+            code, reason = await line.ended
     finally:
         call.lost(reason)
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for error in results:
-        if isinstance(error, Exception) and not isinstance(error, WIRE_BROKE):
-            raise error
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
     try:
         async with asyncio.timeout(1.0):
             await socket.close(code, reason)
+    except TimeoutError:
+        wire.transport.abort()  # it does not read
     except WIRE_BROKE:
         pass  # the client was faster, or is gone
-
-
-async def _fill_gaps(inlet: Inlet) -> None:
-    """Let `inlet` know that time passes, some times a second."""
-    clock = asyncio.get_running_loop().time
-    while True:
-        await asyncio.sleep(GAP / 2)
-        inlet.tick(clock())
-
-
-async def _receive_all(socket: WebSocket, inlet: Inlet) -> None:
-    """Give all that comes to `inlet` until the client leaves or floods."""
-    clock = asyncio.get_running_loop().time
-    while not inlet.flooded:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        data = message.get("bytes")
-        inlet.take(data if data is not None else message.get("text") or "", clock())
+    if line.error is not None:
+        raise line.error

@@ -33,6 +33,7 @@ def refused(status: int, code: str, message: str, retry_after: int = 0) -> JSONR
 def create_app(server: Server) -> FastAPI:
     """Return the application that serves `server`, which is started and stopped by the caller."""
     app = FastAPI(title="sidetone", docs_url=None, redoc_url=None, openapi_url=None)
+    gaps = websocket.Gaps()
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -75,7 +76,7 @@ def create_app(server: Server) -> FastAPI:
         except BusyError as busy:
             await turn_away(socket, 1013, busy.code, str(busy), busy.retry_after)
             return
-        await websocket.serve(socket, int(rate), server.attach)
+        await websocket.serve(socket, int(rate), server.attach, gaps)
 
     @app.post("/v1/webrtc")
     async def offer(request: Request) -> Response:

@@ -11,6 +11,7 @@ import socket
 import uvicorn
 from rich.console import Console
 
+from transport.websocket_wire import Wire
 from voice import __version__
 from voice.http_api import create_app
 from voice.server import Server
@@ -21,6 +22,10 @@ PING = 4.0
 
 UNACKNOWLEDGED_MS = 12_000
 """Milliseconds after which the kernel gives up a client that takes no more data."""
+
+SENDING = 32_768
+"""Bytes that the kernel may hold for a client: half a second of audio at 48 kHz, 1.5 s at 16 kHz.
+More waits in the process, where a barge-in can drop it."""
 
 MANY_FILES = 65_536
 """Open files and sockets asked of the system; the usual limit of 1024 is soon reached."""
@@ -39,6 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
     try:
@@ -64,7 +70,7 @@ class Web(uvicorn.Server):
         self._calls = server
         config = uvicorn.Config(
             create_app(server),
-            ws="websockets-sansio",
+            ws=Wire,
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=PING,
             ws_ping_timeout=PING,
