@@ -324,6 +324,8 @@ class Pump:
             for caller in self._slots[tick % SLOTS]:
                 caller.send()
             tick += 1
+            while tick % SLOTS and not self._slots[tick % SLOTS]:
+                tick += 1
 
 
 @asynccontextmanager
@@ -352,12 +354,14 @@ class Server:
         url: Its address.
         key: Its key.
         process: Its process, None if it was not started here.
+        core: The core it has to itself, as far as other work leaves it; None likewise.
         idle_mb: Its memory before the first call.
     """
 
     url: str
     key: str
     process: int | None
+    core: int | None = None
     idle_mb: float = 0.0
 
     async def post(self, http: httpx.AsyncClient, offer: str) -> str:
@@ -431,11 +435,13 @@ async def _measure(
                 caller.score.bad.clear()
                 caller.score.turns = caller.missing = 0
             pump.late = 0.0
-            cpu, driver = cpu_seconds(server.process), cpu_seconds(os.getpid())
+            cpu, driver = cpu_seconds(server.process), time.process_time()
+            busy = busy_seconds(server.core)
             began = time.monotonic()
             await asyncio.sleep(turns * turn)
             window = time.monotonic() - began
-            cpu, driver = cpu_seconds(server.process) - cpu, cpu_seconds(os.getpid()) - driver
+            cpu, driver = cpu_seconds(server.process) - cpu, time.process_time() - driver
+            others = busy_seconds(server.core) - busy - cpu
             memory = resident(server.process) if server.process else 0.0
             lost = sum(not caller.connected for caller in callers)
             scores = [caller.score for caller in callers]
@@ -457,6 +463,7 @@ async def _measure(
         "cpu_percent_per_call": round(100 * cpu / window / count, 2),
         "memory_mb": round(memory, 1),
         "memory_mb_per_call": round((memory - server.idle_mb) / count, 2),
+        "others_percent": round(100 * max(0.0, others) / window, 1),
         "callers_cpu_percent": round(100 * driver / window, 1),
         "callers_late_ms": round(1000 * pump.late, 1),
         "python": platform.python_version(),
@@ -561,6 +568,16 @@ def cpu_seconds(process: int | None) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def busy_seconds(core: int | None) -> float:
+    """Return for how long a core has worked so far, for whomever."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *times = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _, _, *more = map(int, times)
+            return (user + nice + system + sum(more[:3])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def _read(wav: Path) -> tuple[Pcm, int]:
     with wave.open(str(wav)) as file:
         return from_pcm16(file.readframes(file.getnframes())), file.getframerate()
@@ -586,7 +603,7 @@ async def _server(url: str, key: str, reply: float) -> AsyncIterator[Server]:
                 stdout=asyncio.subprocess.DEVNULL,
             )
             os.sched_setaffinity(0, cores[-2:-1] or cores)
-            server = Server(f"http://127.0.0.1:{port}", key, process.pid)
+            server = Server(f"http://127.0.0.1:{port}", key, process.pid, cores[-1])
             try:
                 await _ready(server, process)
                 server.idle_mb = resident(process.pid)
