@@ -24,16 +24,17 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
-from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 from numpy.typing import NDArray
 
 from transport.audio import Resampler
 from transport.codec import CLOCKS, SPEAKING_RATE, Encoder
 from transport.line import FRAME
+from transport.rtp import RtpPacket
 from transport.webrtc_addresses import only_loopback
 from transport.webrtc_line import LABEL
-from transport.webrtc_media import Inlet, Tap
+from transport.webrtc_media import Inlet
+from transport.webrtc_wire import Wire
 
 Pcm = NDArray[np.float32]
 """Mono samples in [-1, 1], shape (n,)."""
@@ -112,11 +113,17 @@ class Caller:
 
     def listen(self, answer: str) -> None:
         """Hear the audio that the SDP `answer` agrees on."""
-        audio = next(m for m in SessionDescription.parse(answer).media if m.kind == "audio")
+        media = next(m for m in SessionDescription.parse(answer).media if m.kind == "audio")
         names = {name.lower(): name for name in CLOCKS}
-        codecs = {c.payloadType or 0: names[c.name.lower()] for c in audio.rtp.codecs}
+        codecs = {c.payloadType or 0: names[c.name.lower()] for c in media.rtp.codecs}
         self._inlet = Inlet(codecs, self._hear)
-        Tap(self.connection.getReceivers()[0], self._take_packet)
+
+        def tap() -> None:
+            if self.connection.connectionState == "connected":
+                audio = self.connection.getTransceivers()[0]
+                Wire(audio.sender, audio.receiver, media, self._take_packet)
+
+        self.connection.on("connectionstatechange", tap)
 
     def send(self, pcm: Pcm) -> None:
         """Say samples at `RATE`, after what was to be said before."""
@@ -226,8 +233,8 @@ async def connect(
             only_loopback(connection)
         await connection.setLocalDescription(await connection.createOffer())
         sdp = await post_offer(connection.localDescription.sdp)
-        await connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
         caller.listen(sdp)
+        await connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
         await caller.until(lambda: caller.connected, timeout)
         yield caller
     finally:

@@ -16,19 +16,21 @@ from aiortc import (
     RTCIceServer,
     RTCPeerConnection,
     RTCRtpReceiver,
+    RTCRtpTransceiver,
     RTCSessionDescription,
 )
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
-from aiortc.rtp import RtpPacket
-from aiortc.sdp import SessionDescription
+from aiortc.sdp import MediaDescription, SessionDescription
 
 from transport.alarm import Alarm
 from transport.codec import CLOCKS, Encoder
 from transport.line import FRAME, Call, Line, Pcm
+from transport.rtp import RtpPacket
 from transport.webrtc_addresses import IceServer, only_loopback
 from transport.webrtc_line import LABEL, MessageError, WebRtcLine, read_event
-from transport.webrtc_media import Inlet, Tap, delayed
+from transport.webrtc_media import AgentTrack, Inlet, Outlet, delayed
 from transport.webrtc_offer import OfferError, checked
+from transport.webrtc_wire import Wire
 
 CONNECT_TIMEOUT = 15.0
 """Seconds from the answer to the connection. Then the caller has gone."""
@@ -95,6 +97,9 @@ class Peer:
         self.line = WebRtcLine(self._hang_up, self._unread)
         self.inlet: Inlet | None = None
         self._attach = attach
+        self._audio: RTCRtpTransceiver
+        self._media: MediaDescription
+        self._track = AgentTrack()
         self._connection = connection
         self._call: Call | None = None
         self._loop = asyncio.get_running_loop()
@@ -111,7 +116,7 @@ class Peer:
         connection = self._connection
         connection.on("connectionstatechange", self._state_changed)
         connection.on("datachannel", self._channel_opened)
-        sender = connection.addTrack(self.line.track)
+        sender = connection.addTrack(self._track)
         audio = next(t for t in connection.getTransceivers() if t.sender is sender)
         known = RTCRtpReceiver.getCapabilities("audio")
         assert known is not None
@@ -137,21 +142,23 @@ class Peer:
             for codec in media.rtp.codecs
             if codec.payloadType is not None
         }
-        self.line.track.encoder = Encoder(next(iter(codecs.values())))
         self.inlet = Inlet(codecs, self._hear)
-        self._listen(audio.receiver)
+        self._audio, self._media = audio, media
         self._alarm.set(self._connect_by)
 
-    def _listen(self, receiver: RTCRtpReceiver) -> None:
-        """Take the caller's audio from `receiver`."""
+    def _open(self) -> Callable[[bytes, int, bool], None]:
+        """Take the caller's packets, and return what sends ours: past aiortc if possible."""
+        sender, receiver = self._audio.sender, self._audio.receiver
         try:
-            Tap(receiver, self._take)
-        except AttributeError:
+            return Wire(sender, receiver, self._media, self._take).send
+        except AttributeError as error:
             log.warning(
-                "this aiortc keeps its jitter buffer elsewhere: audio goes through it and is "
-                "80 ms late; install aiortc 1.14 to 1.16"
+                "this aiortc keeps things elsewhere (%s): audio goes through its jitter buffer and "
+                "is 80 ms late; install aiortc 1.14 to 1.16",
+                error,
             )
             self._start(self._listen_late(receiver.track))
+            return self._track.put
 
     async def _listen_late(self, track: MediaStreamTrack) -> None:
         async for pcm in delayed(track):
@@ -169,6 +176,8 @@ class Peer:
 
     def _begin(self) -> None:
         self._heard_at = self._loop.time()
+        assert self.inlet is not None
+        self.line.outlet = Outlet(Encoder(self.inlet.codec), self._open())
         self._call = self._attach(self.line)
 
     def _channel_opened(self, channel: RTCDataChannel) -> None:
@@ -189,7 +198,7 @@ class Peer:
             self._call.receive(event)
 
     def _take(self, packet: RtpPacket) -> None:
-        """Take one audio packet from aiortc."""
+        """Take one audio packet."""
         if self._call is not None and self.inlet is not None and self._closing is None:
             self._heard_at = now = self._loop.time()
             self._guard(self.inlet.take, packet, now)

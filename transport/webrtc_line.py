@@ -12,7 +12,7 @@ from aiortc import RTCDataChannel
 
 from transport.codec import SPEAKING_RATE
 from transport.line import Pcm
-from transport.webrtc_media import AgentTrack
+from transport.webrtc_media import Outlet
 
 LABEL: Final = "events"
 """Label of the data channel that carries the JSON events."""
@@ -35,14 +35,16 @@ class WebRtcLine:
 
     def __init__(self, hang_up: Callable[[], None], unread: Callable[[], None]) -> None:
         """`hang_up` is called by `close`, `unread` when a caller leaves its events unread."""
-        self.track = AgentTrack()
+        self.outlet: Outlet | None = None
+        """Takes the frames; set once connected, before anything is played."""
         self._hang_up, self._unread = hang_up, unread
         self._channel: RTCDataChannel | None = None
         self._unsent: deque[str] = deque(maxlen=MAX_EVENTS)
 
     def play(self, frame: Pcm) -> None:
         """Send one frame of `FRAME * rate` samples."""
-        self.track.put(frame)
+        assert self.outlet is not None
+        self.outlet.put(frame)
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Send one JSON event, or keep it until the data channel is open."""
@@ -55,8 +57,9 @@ class WebRtcLine:
                 self._unread()
 
     def clear(self) -> None:
-        """Drop the frames that have not left yet."""
-        self.track.clear()
+        """Fall silent; what was played has left."""
+        if self.outlet is not None:
+            self.outlet.pause()
 
     def close(self) -> None:
         """Hang up, after what was sent so far has left."""
@@ -76,8 +79,7 @@ class WebRtcLine:
     @property
     def finished(self) -> bool:
         """Whether everything has left."""
-        told = self._channel is None or self._channel.readyState == "closed"
-        return told and self.track.empty
+        return self._channel is None or self._channel.readyState == "closed"
 
 
 class MessageError(ValueError):

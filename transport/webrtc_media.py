@@ -1,8 +1,8 @@
-"""Audio over WebRTC: frames to packets, packets to samples, and both past aiortc's own way.
+"""Audio over WebRTC: frames to payloads, packets to samples.
 
-aiortc would hold every packet for 80 ms and decode in a thread per call (measured one-way
-delay 83 ms). Packets go from its receiver straight into our jitter buffer and decoder, and
-encoded packets go into its sender, which then needs no thread pool either.
+Both happen in the call that brings them: no task, thread or queue a call. aiortc's own way
+holds every packet for 80 ms and decodes in a thread (measured one-way delay 83 ms); it is
+kept, as `AgentTrack` and `delayed`, for versions that a `transport.webrtc_wire` does not fit.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from typing import Any, Final
 
 import av
 import numpy as np
-from aiortc import MediaStreamTrack, RTCRtpReceiver
+from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RtpPacket
 from av.audio.resampler import AudioResampler
 
 from transport.codec import SPEAKING_RATE, Decoder, Encoder
 from transport.jitter import Heard, JitterBuffer, Lost, Packet, Silence
 from transport.line import FRAME, HEARING_RATE, Pcm
+from transport.rtp import RtpPacket
 
 SAMPLES = round(FRAME * SPEAKING_RATE)
 """Samples of one frame of agent audio."""
 
-QUEUE = 3
-"""Frames of agent audio that may wait for the sender: 60 ms."""
+QUEUE = 8
+"""Packets that may wait for aiortc's sender: the pacer's lead, and the silence that ends it."""
 
 PAUSE = 0.05
 """Seconds without a new frame that are a pause; less than the pacer's lead, so that the browser
@@ -39,90 +39,63 @@ of the last sound."""
 LATE = 2
 """Frames by which audio may be behind real time and still continue what was sent before."""
 
-JITTER_ATTRIBUTE: Final = "_RTCRtpReceiver__jitter_buffer"
-"""Where aiortc 1.14 to 1.16 keeps a receiver's jitter buffer."""
+SILENCE: Final = np.zeros(SAMPLES, np.float32)
+"""One frame of it."""
 
 
-class AgentTrack(MediaStreamTrack):
-    """What the agent says: frames in, encoded packets out.
+class Outlet:
+    """What the agent says: frames in, payloads out, in the call that brings them.
 
-    A frame's timestamp is its place in real time, so that a browser sees pauses as
+    A payload's position is its place in real time, so that a browser sees pauses as
     pauses and not as packets that come late. Nothing is sent in a pause; two frames of
     silence open it, without which a browser draws the last sound out for half a second.
     """
 
-    kind = "audio"
+    def __init__(self, encoder: Encoder, send: Callable[[bytes, int, bool], None]) -> None:
+        """Call `send` with each payload, the position of its first sample, and if it opens speech.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropped = 0
-        """Frames that the sender did not take in time."""
-        self.encoder: Encoder | None = None
-        """Set once the codec is agreed, before anything is received."""
-        self._frames: deque[tuple[int, Pcm]] = deque()
-        self._ready = asyncio.Event()
-        self._event_loop = asyncio.get_running_loop()
-        self._origin = self._put_at = self._event_loop.time()
+        Positions are samples at `SPEAKING_RATE` since this was made.
+        """
+        self._encoder, self._send = encoder, send
+        self._loop = asyncio.get_running_loop()
+        self._origin = self._put_at = self._loop.time()
         self._next = 0  # number of the next frame, in frames since the origin
         self._pause: asyncio.TimerHandle | None = None  # looks for one while frames come
 
     def put(self, frame: Pcm) -> None:
-        """Send one frame of `SAMPLES`; keeps `frame`."""
+        """Send one frame of `SAMPLES`."""
         if len(frame) != SAMPLES:
             raise ValueError(
                 f"a frame of {len(frame)} samples; expected {SAMPLES} "
                 f"({FRAME * 1000:.0f} ms at {SPEAKING_RATE} Hz)"
             )
-        self._put_at = self._event_loop.time()
+        self._put_at = self._loop.time()
         now = int((self._put_at - self._origin) / FRAME)
         if now > self._next + LATE:
             self._next = now  # there was a pause
-        self._append(frame)
-        if self._pause is None:
-            self._pause = self._event_loop.call_at(self._put_at + PAUSE, self._look_for_pause)
+        first = self._pause is None
+        if first:
+            self._pause = self._loop.call_at(self._put_at + PAUSE, self._look_for_pause)
+        self._encode(frame, first)
 
-    def clear(self) -> None:
-        """Drop the frames that were not taken yet, and fall silent."""
-        self._frames.clear()
+    def pause(self) -> None:
+        """Fall silent now, if anything was said."""
         if self._pause is not None:
             self._pause.cancel()
-            self._fall_silent()
+            self._pause = None
+            for _ in range(ENDING):
+                self._encode(SILENCE, False)
 
-    def _append(self, frame: Pcm) -> None:
-        if len(self._frames) == QUEUE:
-            self._frames.popleft()
-            self.dropped += 1
-        self._frames.append((self._next, frame))
+    def _encode(self, frame: Pcm, first: bool) -> None:
+        position = self._next * SAMPLES
         self._next += 1
-        self._ready.set()
+        self._send(self._encoder.encode(frame), position, first)
 
     def _look_for_pause(self) -> None:
-        if self._event_loop.time() < self._put_at + PAUSE:
-            self._pause = self._event_loop.call_at(self._put_at + PAUSE, self._look_for_pause)
+        if self._loop.time() < self._put_at + PAUSE:
+            self._pause = self._loop.call_at(self._put_at + PAUSE, self._look_for_pause)
         else:
-            self._fall_silent()
-
-    def _fall_silent(self) -> None:
-        self._pause = None
-        for _ in range(ENDING):
-            self._append(np.zeros(SAMPLES, np.float32))
-
-    @property
-    def empty(self) -> bool:
-        """Whether the sender has taken everything."""
-        return not self._frames
-
-    async def recv(self) -> "av.Packet[Any]":
-        """Return the next packet; aiortc's sender calls this."""
-        while not self._frames:
-            self._ready.clear()
-            await self._ready.wait()
-        number, frame = self._frames.popleft()
-        assert self.encoder is not None
-        packet = av.Packet(self.encoder.encode(frame))
-        packet.pts = number * SAMPLES
-        packet.time_base = Fraction(1, SPEAKING_RATE)
-        return packet
+            self.pause()
 
 
 class Inlet:
@@ -130,17 +103,18 @@ class Inlet:
 
     def __init__(self, codecs: Mapping[int, str], hear: Callable[[Pcm], None]) -> None:
         """Decode the payload types of `codecs` and give the samples to `hear`."""
+        self.codec = next(iter(codecs.values()))
+        """The best codec agreed on; what is said to the caller is encoded with it."""
         self.broken = 0
-        """Packets that held no audio of their codec."""
+        """Packets that held no audio of an agreed codec."""
         self._codecs, self._hear = codecs, hear
         self._payload_type: int | None = None
         self._switch(next(iter(codecs)))
 
     def _switch(self, payload_type: int) -> None:
-        if payload_type != self._payload_type:
-            self._payload_type = payload_type
-            self._decoder = Decoder(self._codecs[payload_type])
-            self.jitter = JitterBuffer(self._decoder.rate)
+        self._payload_type = payload_type
+        self._decoder = Decoder(self._codecs[payload_type])
+        self.jitter = JitterBuffer(self._decoder.rate)
 
     @property
     def deadline(self) -> float | None:
@@ -149,9 +123,10 @@ class Inlet:
 
     def take(self, packet: RtpPacket, now: float) -> None:
         """Take one packet that came at `now`."""
-        self._switch(packet.payload_type)
+        if packet.payload_type != self._payload_type and packet.payload_type in self._codecs:
+            self._switch(packet.payload_type)
         samples = self._decoder.samples(packet.payload)
-        if not samples:
+        if not samples or packet.payload_type != self._payload_type:
             self.broken += 1
             return
         self._give(
@@ -170,42 +145,45 @@ class Inlet:
         self._give(self.jitter.tick(now))
 
     def _give(self, heard: list[Heard]) -> None:
-        for item in heard:
+        for place, item in enumerate(heard):
             match item:
                 case Packet(payload=payload):
                     self._hear(self._decoder.decode(payload))
                 case Lost(samples):
-                    self._hear(self._decoder.conceal(samples))
+                    after = heard[place + 1] if place + 1 < len(heard) else None
+                    following = after.payload if isinstance(after, Packet) else None
+                    self._hear(self._decoder.conceal(samples, following))
                 case Silence(samples):
                     self._hear(self._decoder.silence(samples))
 
 
-class Tap:
-    """Stands where aiortc keeps a receiver's jitter buffer and takes the packets out.
+class AgentTrack(MediaStreamTrack):
+    """What aiortc's sender is given to send: nothing, while a `Wire` sends past it.
 
-    aiortc calls `add` for every packet after its RTCP statistics were counted. It never
-    gets a frame back, so its decoder thread has nothing to do; it is ended at the first
-    packet.
+    Where no `Wire` fits, payloads are `put` here.
     """
 
-    def __init__(self, receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
-        """Replace the jitter buffer of `receiver`.
+    kind = "audio"
 
-        Raises:
-            AttributeError: If this aiortc has none where it used to be.
-        """
-        getattr(receiver, JITTER_ATTRIBUTE)
-        self._end_thread: Callable[[], None] | None = receiver._handle_disconnect
-        self._take = take
-        setattr(receiver, JITTER_ATTRIBUTE, self)
+    def __init__(self) -> None:
+        super().__init__()
+        self._packets: deque[av.Packet[Any]] = deque(maxlen=QUEUE)
+        self._ready = asyncio.Event()
 
-    def add(self, packet: RtpPacket) -> tuple[bool, None]:
-        """Take one packet; never asks for a key frame, never completes a frame."""
-        if self._end_thread is not None:
-            self._end_thread()
-            self._end_thread = None
-        self._take(packet)
-        return False, None
+    def put(self, payload: bytes, position: int, marker: bool) -> None:
+        """Send one payload; the oldest is dropped for it if `QUEUE` wait."""
+        packet = av.Packet(payload)
+        packet.pts = position
+        packet.time_base = Fraction(1, SPEAKING_RATE)
+        self._packets.append(packet)
+        self._ready.set()
+
+    async def recv(self) -> "av.Packet[Any]":
+        """Return the next packet; aiortc's sender calls this."""
+        while not self._packets:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._packets.popleft()
 
 
 async def delayed(track: MediaStreamTrack) -> AsyncIterator[Pcm]:
