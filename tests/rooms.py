@@ -61,7 +61,7 @@ def drifted(pcm: Pcm, ppm: float) -> Pcm:
 
 
 def cough(seed: int) -> Pcm:
-    """Return a cough of RMS 1: a burst of coloured noise of about 0.1 s and a longer, softer one."""
+    """Return a cough of RMS 1: a burst of coloured noise of 0.1 s and a longer, softer one."""
     random = np.random.default_rng(seed)
     first, rest = random.uniform(0.06, 0.12), random.uniform(0.1, 0.25)
     at = np.arange(int((first + rest) * RATE)) / RATE

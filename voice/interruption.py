@@ -95,7 +95,7 @@ class InterruptionSettings:
         quiet_db: How far under the caller's usual level a sound is somebody else's.
     """
 
-    similarity: float = 0.7
+    similarity: float = 0.75
     believed: float = 0.4
     wordless: float = 0.6
     longest_back_channel: float = 1.5
