@@ -13,8 +13,7 @@ import copy
 import json
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,7 +81,7 @@ notice, a frame, and 60 ms that have left already."""
 
 
 @dataclass(frozen=True)
-class Path_:
+class Between:
     """What is between the loudspeaker and us."""
 
     delay: float = 0.15
@@ -172,7 +171,7 @@ class Rates:
         return " | ".join(f"{share:.0f}" for share in shares) + f" | {len(self.rows)}"
 
 
-def falsely(model: VadModel, path: Path_, seeds: range, paused: bool) -> tuple[Rates, Rates]:
+def falsely(model: VadModel, path: Between, seeds: range, paused: bool) -> tuple[Rates, Rates]:
     """Echoes taken for the caller: the first of a call, and the later ones of its reply."""
     first, later = Rates(), Rates()
     for seed in seeds:
@@ -191,7 +190,9 @@ def falsely(model: VadModel, path: Path_, seeds: range, paused: bool) -> tuple[R
     return first, later
 
 
-def missed(path: Path_, near_db: float, seeds: range, known: bool, absolute: bool = False) -> Rates:
+def missed(
+    path: Between, near_db: float, seeds: range, known: bool, absolute: bool = False
+) -> Rates:
     """Callers taken for an echo, `near_db` over it; `known`: an echo was heard before."""
     rates = Rates()
     for seed in seeds:
@@ -209,10 +210,10 @@ def missed(path: Path_, near_db: float, seeds: range, known: bool, absolute: boo
     return rates
 
 
-def conditions(seeds: int) -> Iterator[tuple[str, list[Path_]]]:
+def conditions(seeds: int) -> Iterator[tuple[str, list[Between]]]:
     """Yield names and the paths to be averaged."""
     every = [
-        Path_(delay, level, rt60, direct)
+        Between(delay, level, rt60, direct)
         for delay in (0.02, 0.06, 0.15, 0.25, 0.4)
         for level in (-6.0, -15.0, -25.0)
         for rt60, direct in ROOMS
@@ -230,9 +231,10 @@ def conditions(seeds: int) -> Iterator[tuple[str, list[Path_]]]:
     yield "noise -40 dBFS", [replace(p, noise_db=-40.0) for p in some if p.level_db > -20]
     yield "mu-law", [replace(p, codec=True) for p in some]
     yield "300 ppm", [replace(p, ppm=300.0) for p in some]
-    yield "mu-law, 300 ppm, -40 dBFS", [
-        replace(p, codec=True, ppm=300.0, noise_db=-40.0) for p in some if p.level_db > -20
-    ]
+    yield (
+        "mu-law, 300 ppm, -40 dBFS",
+        [replace(p, codec=True, ppm=300.0, noise_db=-40.0) for p in some if p.level_db > -20],
+    )
 
 
 def echo_tables(seeds: int) -> None:
@@ -240,8 +242,8 @@ def echo_tables(seeds: int) -> None:
     head = " | ".join(f"{1000 * span:.0f} ms" for span in SPANS)
     rule = "---|" * (len(SPANS) + 2)
     print(f"\nFalse: echoes taken for the caller, %\n\n| echo | {head} | echoes |\n|{rule}")
-    table: dict[str, dict[Path_, tuple[Rates, Rates, Rates]]] = {}
-    done: dict[Path_, tuple[Rates, Rates, Rates]] = {}
+    table: dict[str, dict[Between, tuple[Rates, Rates, Rates]]] = {}
+    done: dict[Between, tuple[Rates, Rates, Rates]] = {}
     for name, paths in conditions(seeds):
         for number, path in enumerate(paths):
             if path not in done:
@@ -256,7 +258,7 @@ def echo_tables(seeds: int) -> None:
             for rate in rates.values():
                 both.rows += rate[number].rows
             print(f"| {name}; {kind} | {both} |")
-    print(f"\nMissed: callers over the echo taken for echo, %\n\n| caller | {head} | callers |\n|{rule}")
+    print(f"\nMissed: callers taken for an echo, %\n\n| caller | {head} | callers |\n|{rule}")
     for name, paths in conditions(seeds):
         ratios = (-5, 0, 5, 10, 20) if name == "all below" else (5,)
         for ratio in ratios:
@@ -300,6 +302,8 @@ def cases(seeds: int) -> Iterator[Case]:
             yield Case("answer to yes or no", stop, pcm, text, "yes_no")
         for text in ("yes but not on Friday", "okay and what does it cost"):
             yield Case("back-channel that goes on", stop, say(text, voice, wpm), text)
+    for _ in range(12 * seeds):
+        yield Case("nothing but the echo", go, silence(0.1))
     for seed in range(len(CALLERS)):
         yield Case("sentence", stop, caller(seed), CALLERS[seed][2])
     for seed in range(16 * seeds):
@@ -317,7 +321,13 @@ def cases(seeds: int) -> Iterator[Case]:
 
 VOICES = (("en-us+m1", 150), ("en-us+f3", 160), ("en-us+m7", 165), ("en-us+f1", 150))
 
-LEVELS = {"babble, 2 s": -46.0, "somebody far away, 2 s": -46.0, "keyboard, 2 s": -40.0}
+LEVELS = {
+    "cough": -22.0,
+    "two coughs": -22.0,
+    "babble, 2 s": -46.0,
+    "somebody far away, 2 s": -46.0,
+    "keyboard, 2 s": -40.0,
+}
 """Levels of what is not the caller, in dBFS; the caller's is -26, a cough's -22."""
 
 USUAL = -26.0
@@ -367,86 +377,138 @@ def sphinx() -> Words:
 
 @dataclass
 class Outcome:
-    """What became of a reply: by which ruling, after how many seconds of pause and of sound."""
+    """What became of a reply.
 
-    ruling: Ruling | None
+    Attributes:
+        interrupted: Whether it was given up.
+        pauses: How often it paused before that.
+        paused: For how many seconds, together.
+        after: Seconds from the sound's beginning until it was given up.
+    """
+
+    interrupted: bool = False
+    pauses: int = 0
     paused: float = 0.0
-    after: float = 0.0
+    after: float = float("nan")
 
 
-def outcome(model: VadModel, case: Case, path: Path_, words: Words, seed: int) -> Outcome:
-    """Live through one sound, which begins at 2.5 s, as a session would."""
-    settings, played, begins = InterruptionSettings(), agent(seed), 2.5
-    loud = {"cough": -22.0, "two coughs": -22.0}.get(case.kind, LEVELS.get(case.kind, USUAL))
-    pcm = np.concatenate([silence(begins), at_level(case.pcm, loud), silence(8)])[: len(played)]
-    heard = path.heard(played, np.asarray(pcm, np.float32), seed)
-    ear, detector = Ear(played, heard), SpeechDetector(model)
-    began = stopped = noticed = first = None
-    ruled = Outcome(None)
-    for start in range(0, len(heard), FRAME):
-        now = (start + FRAME) / RATE
-        for event in detector.push(heard[start : start + FRAME]):
+class Speaking:
+    """The agent's words on their way: what a pause stops, and what a microphone hears of them."""
+
+    AHEAD = 3
+    """Frames that have left already when the agent pauses (60 ms)."""
+
+    def __init__(self, words: Pcm, path: Between, others: Pcm, seed: int) -> None:
+        self._words, self._at = words, 0
+        self._sent = [words[:0]] * self.AHEAD
+        self._delay = round(path.delay * RATE)
+        response = room(path.rt60, seed, path.direct_db) * np.float32(10 ** (path.level_db / 20))
+        self._size = 1 << (len(response) + FRAME).bit_length()
+        self._response = np.fft.rfft(response, self._size)
+        self._microphone = np.concatenate([others, silence(2)])
+        self._frame = 0
+
+    def step(self, paused: bool) -> tuple[Pcm, Pcm]:
+        """Return the next frame as the caller hears it, and what the microphone hears."""
+        if paused:
+            self._sent.append(silence(FRAME / RATE))
+        else:
+            self._sent.append(self._words[self._at : self._at + FRAME])
+            self._at += FRAME
+        played = np.zeros(FRAME, np.float32)
+        frame = self._sent.pop(0)
+        played[: len(frame)] = frame
+        start = self._frame * FRAME
+        back = np.fft.irfft(np.fft.rfft(played, self._size) * self._response, self._size)
+        late = self._microphone[start + self._delay : start + self._delay + self._size]
+        late += back[: len(late)].astype(np.float32)
+        self._frame += 1
+        return played, self._microphone[start : start + FRAME]
+
+
+BEGINS = 2.5
+"""Seconds into a scene at which the sound begins."""
+
+ASKED = 5
+"""Frames between two looks at a sound (0.1 s)."""
+
+
+STRETCH = 0.2
+"""Seconds of a sound that the guard is asked about, the last ones."""
+
+
+def outcome(model: VadModel, case: Case, path: Between, words: Words, seed: int) -> Outcome:
+    """Live through one sound under the agent's words, as a session would."""
+    settings, length = InterruptionSettings(), int(6.5 * RATE)
+    level_db = LEVELS.get(case.kind, USUAL)
+    pcm = at_level(case.pcm, level_db) if case.pcm.any() else case.pcm
+    others = np.concatenate([silence(BEGINS), pcm, silence(8)])[:length]
+    others = others + noise(7, seed)[:length] * np.float32(10 ** (path.noise_db / 20))
+    speaking = Speaking(agent(seed), path, others.astype(np.float32), seed)
+    guard, detector, result = EchoGuard(), SpeechDetector(model), Outcome()
+    sound: Sound | None = None
+    began = stopped = heard_from = 0.0
+    paused, look = False, 0
+    for frame in range(length // FRAME):
+        now = (frame + 1) * FRAME / RATE
+        played, heard = speaking.step(paused)
+        guard.played(played, RATE, 100 + now - 0.02)
+        guard.heard(heard, 100 + now - 0.02)
+        result.paused += 0.02 * paused
+        for event in detector.push(heard):
             match event:
                 case SpeechStarted(at):
-                    began = at / RATE if began is None else began
-                    first = now if first is None else first
-                    noticed, stopped = now, None
+                    if sound is None:
+                        sound, began, look = Sound(0.0), at / RATE, frame
+                        heard_from = began
+                    sound.ended = False
                 case SpeechStopped(at):
                     stopped = at / RATE
-        if now < begins:
-            if began is not None and stopped is None and noticed is not None:
-                ear.asked(max(began, now - 0.2), now, keep=True)
-            began = first = None if stopped is not None or now < begins else began
+                    if sound is not None:
+                        sound.ended = True
+        if sound is None or (frame - look) % ASKED:
             continue
-        if began is None or round(now * 50) % 5:  # every 0.1 s
-            continue
-        final = stopped is not None and now - stopped >= FINISHED
-        said, confidence = words(case, now - begins, final)
-        until = now if stopped is None else stopped
-        sound = Sound(
-            seconds=until - began,
-            ended=stopped is not None,
-            silence=now - until,
-            words=said,
-            confidence=confidence,
-            final=final,
-            expects=case.expects,
-            level_db=loud,
-            usual_db=USUAL,
-            echo=ear.asked(max(began, until - 0.2), until, keep=True),
-        )
+        until = max(stopped, began) if sound.ended else now
+        sound.seconds, sound.silence = until - began, now - until
+        sound.final = sound.ended and sound.silence >= FINISHED
+        if now >= BEGINS:
+            sound.words, sound.confidence = words(case, now - BEGINS, sound.final)
+        sound.expects, sound.level_db, sound.usual_db = case.expects, level_db, USUAL
+        if not sound.ended:
+            sound.explained(guard.echo(100 + max(heard_from, until - STRETCH), 100 + until))
         ruling = judge(sound, settings)
         if ruling is Ruling.INTERRUPT:
-            return Outcome(ruling, now - (first or now), now - begins)
+            result.interrupted, result.after = True, now - BEGINS
+            return result
+        result.pauses += ruling is Ruling.WAIT and not paused
+        paused = ruling is Ruling.WAIT
         if ruling is Ruling.RESUME:
-            ruled = Outcome(ruling, max(ruled.paused, now - (first or now)), now - begins)
-            began, first = (now, now) if stopped is None else (None, None)
-    return ruled
+            sound, began = (None if sound.ended else Sound(0.0)), now
+    return result
 
 
-def judge_tables(seeds: int) -> None:
+def judge_tables(seeds: int, recognisers: Sequence[str]) -> None:
     model = VadModel()
     every = list(cases(seeds))
-    for name, words in (("perfect", perfect), ("deaf", deaf), ("sphinx", sphinx())):
-        for level in (-60.0, -15.0):
+    for name in recognisers:
+        words = {"perfect": lambda: perfect, "deaf": lambda: deaf, "sphinx": sphinx}[name]()
+        for level in (-60.0, -25.0, -15.0):
             print(f"\nRecogniser: {name}; echo {level:.0f} dB\n")
-            print("| sound | sounds | interrupts | goes on | unheard | right | after s | paused s |")
-            print("|---|---|---|---|---|---|---|---|")
+            print("| sound | sounds | right | interrupts | after, s | pauses | paused, s |")
+            print("|---|---|---|---|---|---|---|")
             found: dict[str, list[Outcome]] = {}
             for seed, case in enumerate(every):
-                path = Path_(delay=(0.06, 0.15, 0.25)[seed % 3], level_db=level)
+                path = Between(delay=(0.06, 0.15, 0.25)[seed % 3], level_db=level)
                 found.setdefault(case.kind, []).append(outcome(model, case, path, words, seed))
-            wanted = {case.kind: case.wanted for case in every}
+            wanted = {case.kind: case.wanted is Ruling.INTERRUPT for case in every}
             for kind, outcomes in found.items():
-                count = Counter(o.ruling for o in outcomes)
-                stop, go, none = count[Ruling.INTERRUPT], count[Ruling.RESUME], count[None]
-                right = stop if wanted[kind] is Ruling.INTERRUPT else go + none
-                after = [o.after for o in outcomes if o.ruling is Ruling.INTERRUPT] or [float("nan")]
-                paused = [o.paused for o in outcomes if o.ruling is Ruling.RESUME] or [float("nan")]
+                stopped = [o.after for o in outcomes if o.interrupted]
+                right = np.mean([o.interrupted == wanted[kind] for o in outcomes])
                 print(
-                    f"| {kind} | {len(outcomes)} | {stop} | {go} | {none} "
-                    f"| {100 * right / len(outcomes):.0f} % "
-                    f"| {np.median(after):.2f} | {np.median(paused):.2f} |",
+                    f"| {kind} | {len(outcomes)} | {100 * right:.0f} % | {len(stopped)} "
+                    f"| {np.median(stopped) if stopped else 0:.2f} "
+                    f"| {np.mean([o.pauses for o in outcomes]):.1f} "
+                    f"| {np.mean([o.paused for o in outcomes]):.2f} |",
                     flush=True,
                 )
 
@@ -454,7 +516,7 @@ def judge_tables(seeds: int) -> None:
 def costs() -> None:
     """Print what each call of the guard and the judge takes."""
     played = agent(1)
-    heard = Path_().heard(played, None, 1)
+    heard = Between().heard(played, None, 1)
     ear = Ear(played, heard)
     ear.listen(3.0)
     guard = ear.guard
@@ -481,11 +543,12 @@ def costs() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*", default=["echo", "judge", "cost"])
+    parser.add_argument("--ears", nargs="*", default=["perfect", "deaf", "sphinx"])
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     if "echo" in options.what:
         echo_tables(options.seeds)
     if "judge" in options.what:
-        judge_tables(options.seeds)
+        judge_tables(options.seeds, options.ears)
     if "cost" in options.what:
         costs()
