@@ -268,6 +268,11 @@ def echo_tables(seeds: int) -> None:
                     both.rows += missed(path, ratio, range(number, number + seeds), known).rows
                 kind = "known path" if known else "first sound"
                 print(f"| {name}; {ratio:+d} dB; {kind} | {both} |")
+    both = Rates()
+    for delay in (0.02, 0.06, 0.15, 0.25, 0.4):
+        path = Between(delay, level_db=-120.0)
+        both.rows += missed(path, -28, range(8 * seeds), False, True).rows
+    print(f"| caller at -28 dBFS, no echo at all | {both} |")
     for level in (-6.0, -15.0, -25.0):
         for known in (False, True):
             both = Rates()
@@ -474,7 +479,7 @@ def outcome(model: VadModel, case: Case, path: Between, words: Words, seed: int)
         if now >= BEGINS:
             sound.words, sound.confidence = words(case, now - BEGINS, sound.final)
         sound.expects, sound.level_db, sound.usual_db = case.expects, level_db, USUAL
-        if not sound.ended:
+        if not sound.ended or sound.echo is None:
             sound.explained(guard.echo(100 + max(heard_from, until - STRETCH), 100 + until))
         ruling = judge(sound, settings)
         if ruling is Ruling.INTERRUPT:
