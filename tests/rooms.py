@@ -61,7 +61,7 @@ def drifted(pcm: Pcm, ppm: float) -> Pcm:
 
 
 def cough(seed: int) -> Pcm:
-    """Return a cough of RMS 1: a burst of coloured noise of about 0.1 s and a longer, softer one."""
+    """Return a cough of RMS 1: a burst of noise of 0.1 s, then a longer, softer, voiced one."""
     random = np.random.default_rng(seed)
     first, rest = random.uniform(0.06, 0.12), random.uniform(0.1, 0.25)
     at = np.arange(int((first + rest) * RATE)) / RATE
@@ -69,7 +69,10 @@ def cough(seed: int) -> Pcm:
     later = at >= first
     envelope[later] = 0.4 * np.exp(-(at[later] - first) / (rest / 3))
     envelope *= np.minimum(at / 0.004, 1)
-    spectrum = np.fft.rfft(random.standard_normal(len(at)))
+    pulses = np.zeros(len(at))
+    pulses[:: int(RATE / random.uniform(120, 240))] = 8 * random.uniform(0, 1)
+    source = random.standard_normal(len(at)) + np.where(at < first, 0, pulses)
+    spectrum = np.fft.rfft(source)
     hertz = np.fft.rfftfreq(len(at), 1 / RATE)
     shape = sum(
         1 / (1 + ((hertz - centre * random.uniform(0.85, 1.15)) / width) ** 2)

@@ -59,8 +59,8 @@ def test_a_caller_alone_is_no_echo() -> None:
     heard = np.concatenate([silence(0.6), caller, silence(2)])[: len(played)]
     heard = heard + line_noise(len(heard))
     found = asked(call(played, heard, 0.8), 0.6, 0.8)
-    assert (found.similarity, found.delay) == (0.0, None)
-    assert found.residual_db == found.level_db
+    assert found.similarity < 0.5
+    assert found.residual_db > found.level_db - 3
 
 
 def test_somebody_who_says_the_same_is_no_echo() -> None:

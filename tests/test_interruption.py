@@ -65,9 +65,16 @@ def test_yes_is_an_answer_when_the_agent_asked_for_one() -> None:
     assert ruling(Sound(0.3, words="yes", expects="day")) is Ruling.WAIT
 
 
+def test_the_beginning_of_a_back_channel_is_waited_for() -> None:
+    assert ruling(Sound(0.3, words="oh i")) is Ruling.WAIT
+    assert ruling(Sound(0.4, words="oh i see")) is Ruling.WAIT
+    assert ruling(Sound(0.4, words="oh i need")) is Ruling.INTERRUPT
+    assert ruling(Sound(0.4, ended=True, words="oh i", final=True)) is Ruling.INTERRUPT
+
+
 def test_speech_without_words_interrupts_after_a_while() -> None:
-    assert ruling(Sound(0.59)) is Ruling.WAIT
-    assert ruling(Sound(0.6)) is Ruling.INTERRUPT
+    assert ruling(Sound(0.69)) is Ruling.WAIT
+    assert ruling(Sound(0.7)) is Ruling.INTERRUPT
 
 
 def test_a_cough_is_nothing_to_stop_for_once_the_recogniser_had_its_word() -> None:
@@ -82,19 +89,41 @@ def test_a_recogniser_without_a_word_is_waited_for_only_so_long() -> None:
     assert ruling(Sound(0.3, ended=True, silence=0.6)) is Ruling.RESUME
 
 
+def test_the_words_of_what_is_over_are_waited_for_before_its_length_counts() -> None:
+    yes = Sound(0.8, ended=True, silence=0.2)
+    assert ruling(yes) is Ruling.WAIT
+    assert ruling(replace(yes, words="yes yes", final=True)) is Ruling.RESUME
+    assert ruling(replace(yes, final=True)) is Ruling.INTERRUPT
+
+
 def test_words_that_are_not_believed_count_as_none() -> None:
     cough = Sound(0.3, words="tuesday", confidence=0.2)
     assert ruling(cough) is Ruling.WAIT
     assert ruling(replace(cough, ended=True, final=True)) is Ruling.RESUME
-    assert ruling(replace(cough, seconds=0.6)) is Ruling.INTERRUPT
+    assert ruling(replace(cough, seconds=0.7)) is Ruling.INTERRUPT
 
 
-def test_somebody_in_the_background_has_to_go_on_for_longer() -> None:
-    background = Sound(0.8, level_db=-50, usual_db=-30)
-    assert ruling(background) is Ruling.WAIT
-    assert ruling(replace(background, level_db=-40)) is Ruling.INTERRUPT
-    assert ruling(replace(background, usual_db=None)) is Ruling.INTERRUPT
-    assert ruling(replace(background, seconds=1.5)) is Ruling.INTERRUPT
+def test_somebody_far_away_needs_words() -> None:
+    far = Sound(0.8, level_db=-50, usual_db=-30)
+    assert ruling(far) is Ruling.RESUME
+    assert ruling(replace(far, words="come here")) is Ruling.INTERRUPT
+    assert ruling(replace(far, level_db=-44)) is Ruling.INTERRUPT
+    assert ruling(replace(far, usual_db=None)) is Ruling.INTERRUPT
+
+
+def test_the_level_that_counts_is_what_the_echo_leaves() -> None:
+    loud = Sound(0.8, level_db=-25, usual_db=-30, echo=replace(OVER_ECHO, residual_db=-46))
+    assert ruling(loud) is Ruling.RESUME
+    assert ruling(replace(loud, echo=OVER_ECHO)) is Ruling.INTERRUPT
+
+
+def test_the_least_explained_stretch_of_a_sound_counts() -> None:
+    sound = Sound(0.2)
+    sound.explained(OWN_VOICE)
+    assert ruling(sound) is Ruling.RESUME
+    sound.explained(OVER_ECHO)
+    sound.explained(OWN_VOICE)
+    assert ruling(sound) is Ruling.WAIT
 
 
 SOUNDS = st.builds(
@@ -121,8 +150,8 @@ SOUNDS = st.builds(
 
 @given(SOUNDS)
 def test_no_sound_is_waited_for_longer_than_the_bound(sound: Sound) -> None:
-    over = sound.ended and (sound.final or sound.silence >= SETTINGS.patience)
-    if over or sound.seconds >= SETTINGS.longest_back_channel:
+    over = sound.final or sound.silence >= SETTINGS.patience
+    if over if sound.ended else sound.seconds >= SETTINGS.longest_back_channel:
         assert ruling(sound) is not Ruling.WAIT
 
 

@@ -6,8 +6,9 @@ pieces: first the echo guard's word, then the sound's length, then words. Ask
 again with every new piece, and with time: what was nothing to stop for at
 first ("mhm") may go on as an interruption ("mhm, but …").
 
-`Ruling.WAIT` has a bound: a sound that goes on is ruled upon after
-`longest_back_channel`, and one that is over after `patience` of silence.
+Waiting has a bound: a sound that goes on is ruled upon after
+`longest_back_channel` at the latest, and one that is over after `patience` of
+silence. It costs little, because the agent is silent already.
 """
 
 from dataclasses import dataclass
@@ -57,16 +58,17 @@ class Sound:
     """What is known of a sound that began while the agent spoke.
 
     Attributes:
-        seconds: How long it has lasted, without the silence after it.
+        seconds: How long it has lasted since it began or since the last `RESUME`,
+            without the silence after it.
         ended: Whether it is silent again.
         silence: Seconds of silence since, 0 while it goes on.
         words: What the recogniser made of it, "" if nothing yet.
         confidence: Probability that `words` are right and meant for the agent, 0 to 1.
         final: Whether the recogniser has finished.
         expects: Topic that the agent has just asked about, "" for none.
-        level_db: RMS of the sound, in dBFS.
+        level_db: RMS of the sound, in dBFS; the guard's residual counts where there is one.
         usual_db: That of this caller's speech so far, None if unknown.
-        echo: The echo guard's word on it, None if there is no guard.
+        echo: The echo guard's word on the least explained stretch of it, None if none yet.
     """
 
     seconds: float
@@ -80,6 +82,11 @@ class Sound:
     usual_db: float | None = None
     echo: Echo | None = None
 
+    def explained(self, echo: Echo) -> None:
+        """Take the guard's word on the latest stretch: what was no echo once is none."""
+        if self.echo is None or echo.similarity < self.echo.similarity:
+            self.echo = echo
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterruptionSettings:
@@ -92,12 +99,13 @@ class InterruptionSettings:
         wordless: Sound without words that interrupts; shorter ones are coughs.
         longest_back_channel: Sound with nothing but back-channels that interrupts.
         patience: Silence in which the recogniser must have had its word.
-        quiet_db: How far under the caller's usual level a sound is somebody else's.
+        quiet_db: How far under the caller's usual level a sound is somebody else's,
+            for which nothing stops unless it has words.
     """
 
-    similarity: float = 0.7
+    similarity: float = 0.75
     believed: float = 0.4
-    wordless: float = 0.6
+    wordless: float = 0.7
     longest_back_channel: float = 1.5
     patience: float = 0.6
     quiet_db: float = 15.0
@@ -120,23 +128,32 @@ def judge(sound: Sound, settings: InterruptionSettings) -> Ruling:
     if sound.echo is not None and sound.echo.similarity >= settings.similarity:
         return Ruling.RESUME
     words = sound.words if sound.confidence >= settings.believed else ""
-    phrases = back_channels(words)
+    phrases = back_channels(words, sound.final)
     if phrases is None or ANSWERS.get(sound.expects, frozenset()) & set(phrases):
         return Ruling.INTERRUPT
-    heard_out = sound.ended and (sound.final or sound.silence >= settings.patience)
-    if sound.seconds >= _limit(sound, settings, bool(phrases)):
+    if not phrases and _far(sound, settings):
+        return Ruling.RESUME
+    if sound.ended and not sound.final and sound.silence < settings.patience:
+        return Ruling.WAIT  # words may be on their way, and nobody speaks
+    limit = settings.longest_back_channel if phrases else settings.wordless
+    if sound.seconds >= limit:
         return Ruling.INTERRUPT
-    return Ruling.RESUME if heard_out else Ruling.WAIT
+    return Ruling.RESUME if sound.ended else Ruling.WAIT
 
 
-def _limit(sound: Sound, settings: InterruptionSettings, acknowledged: bool) -> float:
-    """Return the length from which a sound without content interrupts, in seconds."""
-    quiet = sound.usual_db is not None and sound.level_db < sound.usual_db - settings.quiet_db
-    return settings.longest_back_channel if acknowledged or quiet else settings.wordless
+def _far(sound: Sound, settings: InterruptionSettings) -> bool:
+    """Whether a sound is so much quieter than the caller that it is somebody else's."""
+    if sound.usual_db is None:
+        return False
+    level_db = sound.level_db if sound.echo is None else sound.echo.residual_db
+    return level_db < sound.usual_db - settings.quiet_db
 
 
-def back_channels(text: str) -> list[str] | None:
-    """Return the back-channels that `text` consists of, in order; None if it says more."""
+def back_channels(text: str, final: bool = True) -> list[str] | None:
+    """Return the back-channels that `text` consists of, in order; None if it says more.
+
+    Unless it is `final`, a last word that may become one ("I", of "I see") is passed over.
+    """
     words = "".join(c for c in text.lower().replace("-", " ") if c.isalnum() or c in " '").split()
     found = []
     while words:
@@ -147,5 +164,8 @@ def back_channels(text: str) -> list[str] | None:
                 del words[:count]
                 break
         else:
-            return None
+            return found if not final and len(words) == 1 and words[0] in _OPENINGS else None
     return found
+
+
+_OPENINGS = {phrase.split()[0] for phrase in BACK_CHANNELS if " " in phrase}
