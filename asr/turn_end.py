@@ -23,13 +23,13 @@ WEIGHTS = Path(__file__).with_name("turn_end.npz")
 LEAST, MOST = 0.15, 1.5
 """Bounds of `wait` unless others are given, in seconds."""
 
-USUAL = 0.36
+USUAL = 0.41
 """Median pause inside turns of a caller of whom nothing is known, in seconds."""
 
-AMONG, WITHIN = 0.41, 0.49
+AMONG, WITHIN = 0.31, 0.32
 """Spread of ln(pause): of the callers' medians, and of one caller's pauses."""
 
-PRICE = 10.0
+PRICE = 8.7
 """Seconds of waiting that one cut-in is worth."""
 
 
@@ -85,7 +85,7 @@ def outputs(
     return np.asarray(1 / (1 + np.exp(-np.clip(inputs @ weights + bias, -30, 30)))[..., 0])
 
 
-SIZE = wording.SIZE + 12
+SIZE = wording.SIZE + 15
 """Features of the network."""
 
 
@@ -107,7 +107,10 @@ def features(evidence: Evidence) -> NDArray[np.float32]:
             sound.voiced * 3,
             sound.tail * 5,
             sound.drawl - 1,
+            sound.low / 4,
+            sound.decay * 5,
             sound.pitch < -1.5,
+            sound.low < 0.8,
         )
     return np.concatenate((words, np.clip(rest, -3, 3)))
 

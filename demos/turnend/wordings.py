@@ -1,4 +1,5 @@
 """What callers say to train with: none of it is in `voice.pauses.HELD_OUT`; same marks as there."""
+# ruff: noqa: E501  (a wording stays on one line)
 
 from voice.pauses import Language
 
@@ -25,6 +26,21 @@ TRAINING = Language(
             ("yes_no", "(yeah|yes) / (let's do that|why not|sounds good|go ahead|please do)"),
             ("yes_no", "(no|nope) / (never mind|not at all|forget it|leave it)"),
             ("yes_no", "(yes|sure) . is that with the same doctor ?"),
+            ("yes_no", "(that's|it's) what i (said|want|meant|need)"),
+            ("yes_no", "(yes|yeah) / but (not|only) (on|in) the (morning|afternoon|evening)"),
+            ("yes_no", "(no|sorry) / (i can't|i won't|we don't) / (then|at all|any more)"),
+            ("yes_no", "(yes|okay) . when (is|was) that ?"),
+            ("yes_no", "i (do|am|have|would) / (yes|actually)"),
+            ("yes_no", "(no|yes) / (he|she|it) (is|isn't|does|doesn't|has|hasn't)"),
+            (
+                "yes_no",
+                "(not yet|of course not|not that i know|maybe / later|i hope so|i'm not sure)",
+            ),
+            ("yes_no", "(yes|right) . (as|like) i said / {day} / at {time}"),
+            ("yes_no", "(well|um ,) (yes|no) / (sort of|in a way|more or less)"),
+            ("kind", "(one|just one) (last|other) (thing|question) . (do|can) you take cards ?"),
+            ("kind", "(no|nope) . (you've been|that was) very helpful / (thanks|thank you)"),
+            ("kind", "(yes|um , yes) . (where|when|how) (do|can) i pay ?"),
             ("kind", "(no|nope) / that's (all|it|everything) / (thank you|thanks)"),
             ("kind", "(that's|that was) (all|it|everything)"),
             ("kind", "(no|nope) / (bye|goodbye|have a nice day)"),
@@ -58,6 +74,23 @@ TRAINING = Language(
             ("kind", "(an appointment|a question|a prescription|a consultation)"),
             ("kind", "it's about {reason}"),
             ("kind", "{reason}"),
+            ("day", "(the|on the) (third|tenth|twelfth) / of (may|june|july)"),
+            ("day", "(in|within) (a|one|two) (week|weeks)"),
+            ("day", "{day} / (i guess|i think|i'd say|rather)"),
+            ("day", "(some|any) day / (this|next) week"),
+            ("day", "(let's do|i'll take|make it|give me) {day}"),
+            ("time", "(let's do|i'll take|make it|give me) {time}"),
+            ("time", "{time} / (i guess|i think|rather|sharp)"),
+            ("time", "(between|from) {time} (and|to) {time}"),
+            ("time", "(early|late) / in the (morning|day|afternoon)"),
+            ("time", "(any time|whenever) / (is okay|works|you like)"),
+            ("name", "{first}"),
+            ("name", "{last}"),
+            ("name", "{first} / and {last} is the (last|family) name"),
+            ("name", "(mr|mrs|miss|dr) {last}"),
+            ("name", "(it's|that's|under) {last}"),
+            ("kind", "(the|a) (dentist|nurse|eye doctor|back specialist)"),
+            ("kind", "(for|because of|about) {reason}"),
             ("", "(hello|hi|hey|good morning)"),
             ("", "(an appointment / please|a person / please|somebody real)"),
             ("", "(what|pardon|sorry|can you repeat that|say that again / please) ?"),
@@ -97,6 +130,84 @@ TRAINING = Language(
             ),
             ("", "please tell (the doctor|her|him) that i (called|am late|can't come) [/ today]"),
             ("", "i have an appointment / on {day} / and i can't (make it|come)"),
+            (
+                "",
+                "i (still|also) (need|want) (the|a) (note|letter|paper) / for (my work|the school|my boss)",
+            ),
+            (
+                "",
+                "(is|was) the (doctor|nurse|lab) (able|going) to (call|write) me / about the (test|results) ?",
+            ),
+            (
+                "",
+                "(have|did) you (got|received|get) (my|the) (message|form|letter) / from (monday|last week) ?",
+            ),
+            (
+                "",
+                "(my|the) (car|bus|train) (broke down|is late) / so i'll be (ten|twenty) minutes late",
+            ),
+            ("", "i (don't|can't) (remember|find) (when|what time) my appointment is"),
+            (
+                "",
+                "(can|could) you (send|give|email) me (a|the) (copy|list|bill) / (of|from) my (last|first) visit ?",
+            ),
+            (
+                "",
+                "i (live|work) (near|close to) (the|your) (station|school) / (is there|do you have) a (place|clinic) there ?",
+            ),
+            (
+                "",
+                "(there's|there was) (a|some) (mistake|problem) (with|in) (my|the) (bill|form) / you sent",
+            ),
+            (
+                "",
+                "(would|could) you (mind|please) (checking|check) (if|whether) (my|the) (insurance|card) (covers|pays) (it|that) ?",
+            ),
+            ("", "i (hear|heard|read) (that you|you) (offer|do|have) {reason} / (now|as well)"),
+            ("", "what (should|do) i (do|take) (against|for|about) {reason} ?"),
+            (
+                "",
+                "(my|our) (doctor|dentist) (told|asked) (me|us) to (come back|get a test|see you) / in (two|three) weeks",
+            ),
+            (
+                "",
+                "i (took|had|got) (the|my) (pills|shot|medicine) / and (now|then) i (feel|felt) (sick|worse|dizzy)",
+            ),
+            (
+                "",
+                "(do|will) i have to (pay|wait|sign) (anything|something) / (before|when) i (come|leave) ?",
+            ),
+            (
+                "",
+                "(whoever|the lady|the man) i (spoke|talked) to / (said|told me) (it|that) would be (free|ready|fine)",
+            ),
+            (
+                "",
+                "i (was|am) (supposed|meant) to (get|have) a call / (from|about) (you|the lab|{reason})",
+            ),
+            (
+                "",
+                "(we|i) (have|need) to be (out|done|home) (by|before) {time} / (is|would) that (be okay|possible) ?",
+            ),
+            ("day", "(i'm|we're) (free|off|home) / (on|every|all) {day} / (and|or) {day}"),
+            ("day", "(if|when) (possible|you can) , (on|maybe) {day}"),
+            (
+                "day",
+                "(the kids|my wife|we) (have|has) (school|work) / (on|until) {day} / so {day} is (best|better)",
+            ),
+            ("time", "(if|when) (possible|you can) , (at|around) {time}"),
+            ("time", "(my|the) (bus|train|lunch) is at {time} / so (after|before) that / please"),
+            (
+                "time",
+                "(i'd|we'd) (rather|prefer to) come / (early|late|at {time}) / (if|when) (it's|that's) (possible|okay)",
+            ),
+            ("name", "(you|it) (might|may|should) (find|be) (it|me|there) under {last}"),
+            (
+                "name",
+                "(that|this|the patient) (is|was|would be) {name} / (with|like) (a|the) (long|short) (name|story)",
+            ),
+            ("kind", "(i|my son|she) (fell|slipped) / (at work|on the stairs|playing football)"),
+            ("kind", "(it's|it is) (nothing|not) (serious|urgent) / (just|only) {reason}"),
             ("day", "i (can|could) (do|come|make) {day} / or {day}"),
             ("day", "is {day} (free|okay|possible|available) ?"),
             ("day", "i'd (prefer|like|rather have) {day} / if (you can|that's okay|possible)"),
@@ -175,6 +286,63 @@ TRAINING = Language(
             ("", "(that's|it's) the (one|visit) i (told you|was talking|asked) about"),
             ("", "we're (moving|going away) / (on|after) {day} / so we won't need it / anymore"),
             ("", "how do i (get|come) (there|to you) / from the station ?"),
+            ("", "(sorry|excuse me) . i (think|believe) i have the wrong number . (bye|goodbye)"),
+            (
+                "",
+                "(yes|hello) . (it's|this is) {first} again . (we|i) (talked|spoke|called) / (before|earlier|on {day})",
+            ),
+            (
+                "",
+                "(good morning|hello) . (i hope|maybe) you can help me . i (lost|need|forgot) my (card|papers)",
+            ),
+            (
+                "",
+                "(i'm|we're) (outside|here|at the door) . (nobody|no one) is (there|here) . (are|aren't) you open ?",
+            ),
+            (
+                "",
+                "(listen|look|okay) . this is (urgent|important) . (my|the) (son|baby) has {reason}",
+            ),
+            (
+                "",
+                "(first|well) . i (want|need) to (know|understand) (the|this) (bill|price) . (then|after that) we can (talk|see)",
+            ),
+            (
+                "",
+                "(great|thanks|perfect) . (one|just one) question . (do|should) i (come|be there) early ?",
+            ),
+            (
+                "",
+                "i (moved|changed jobs) / last month . (my|the) (address|number) is (different|new) . can you (change|update) it ?",
+            ),
+            (
+                "",
+                "(it|this) is (complicated|a long story) . i (came|was) there / (in may|last year) . (they|you) (lost|forgot) my (file|results)",
+            ),
+            (
+                "day",
+                "(no|oh) . (not|i can't) (on|do) {day} . {day} (is|would be) (fine|okay|better)",
+            ),
+            (
+                "day",
+                "(give me|just) a (second|moment|minute) . (i'm|let me) (looking|think) . {day}",
+            ),
+            (
+                "time",
+                "(no|oh) . {time} is (bad|too late|too early) . {time} (is|would be) (fine|okay|better)",
+            ),
+            ("time", "(give me|just) a (second|moment|minute) . {time} / (i think|would do)"),
+            ("yes_no", "(no|yes) . (i'll|i will) (call|come|be) (back|there) / (then|later)"),
+            ("yes_no", "(okay|fine|good) . (see|talk to) you / (then|on {day})"),
+            (
+                "kind",
+                "(my|the) (skin|tooth|foot) (hurts|itches|is swollen) . (and|also) i (have|had) {reason}",
+            ),
+            ("name", "(me|it's me) . {name} . (you|we) (know|met) / (me|before)"),
+            (
+                "day_time",
+                "(everything|all) is (wrong|fine) . (i|we) (need|said|want) {day} / at {time}",
+            ),
             ("day", "(hmm|well|let's see) . {day} is bad . {day} / would be better"),
             ("day", "i (work|travel) / on {day} . (so|maybe) {day} / then"),
             ("day", "(wait|one moment|just a second) . i have to look . {day} / is (good|fine)"),
