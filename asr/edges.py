@@ -44,7 +44,10 @@ class Edges:
     """Floor of a quiet line, in dBFS."""
 
     UNKNOWN_DB = -42.0
-    """Highest floor believed until it is known: the caller may be speaking already."""
+    """Highest floor of lively noise believed until it is known: it may be the caller."""
+
+    STEADY_DB = 2.0
+    """Rise from quiet to loud of what cannot be speech: a hiss has 0.9 dB."""
 
     REACH = 50
     """Blocks before the model's own edge in which the true one lies (400 ms)."""
@@ -131,7 +134,7 @@ class Edges:
         levels = np.sort(self._history[: self._learned])
         self.floor = float(levels[len(levels) // 5])
         rise = float(levels[len(levels) * 4 // 5]) - self.floor
-        if not self.known:
+        if not self.known and rise > self.STEADY_DB:
             self.floor = min(self.floor, self.UNKNOWN_DB)
         above = min(max(self.LIVELY * rise, self.ABOVE_FLOOR_DB), self.ABOVE_VOICES_DB)
         self.noise = self.floor + above

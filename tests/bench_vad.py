@@ -169,11 +169,9 @@ def score(calls: list[Heard]) -> dict[str, object]:
         sounds.append(first[0] - call.begin)
         starts.append(started[0] - call.begin)
         early += sum(isinstance(event, SpeechStopped) for now, event in after if now <= call.end)
-        stood = [
-            (now, event.at)
-            for now, event in after
-            if isinstance(event, SpeechStopped) and now > started[-1]
-        ]
+        kinds = [type(event) for _, event in after]
+        last = len(kinds) - kinds[::-1].index(SpeechStarted)
+        stood = [(now, event.at) for now, event in after[last:] if isinstance(event, SpeechStopped)]
         if stood:
             stops.append(stood[0][0] - call.end)
             errors.append(stood[-1][1] - call.end)
