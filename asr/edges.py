@@ -37,8 +37,17 @@ class Edges:
     FEW = 12
     """Blocks of noise (96 ms) under which `QUIET_DB` is assumed."""
 
+    ENOUGH = 125
+    """Blocks of noise (1 s) after which it is known."""
+
     QUIET_DB = -60.0
     """Floor of a quiet line, in dBFS."""
+
+    UNKNOWN_DB = -42.0
+    """Highest floor of lively noise believed until it is known: it may be the caller."""
+
+    STEADY_DB = 2.0
+    """Rise from quiet to loud of what cannot be speech: a hiss has 0.9 dB."""
 
     REACH = 50
     """Blocks before the model's own edge in which the true one lies (400 ms)."""
@@ -89,8 +98,8 @@ class Edges:
 
     @property
     def known(self) -> bool:
-        """Whether noise was heard."""
-        return self._learned >= self.FEW
+        """Whether the noise was heard for long enough to be sure of it."""
+        return self._learned >= self.ENOUGH
 
     def began(self, block: int) -> int:
         """Return the block with which speech began that was first seen at `block`."""
@@ -125,6 +134,8 @@ class Edges:
         levels = np.sort(self._history[: self._learned])
         self.floor = float(levels[len(levels) // 5])
         rise = float(levels[len(levels) * 4 // 5]) - self.floor
+        if not self.known and rise > self.STEADY_DB:
+            self.floor = min(self.floor, self.UNKNOWN_DB)
         above = min(max(self.LIVELY * rise, self.ABOVE_FLOOR_DB), self.ABOVE_VOICES_DB)
         self.noise = self.floor + above
 

@@ -183,7 +183,7 @@ class Detection:
     """Blocks of speech without a breath (5 s) after which it may be noise."""
 
     SUSPECT_AT_FIRST = 188
-    """The same (1.5 s) in a call that has not been quiet yet."""
+    """The same (1.5 s) in a call whose noise is not known yet."""
 
     PATIENCE = 32
     """Windows over which what the model thinks of the noise is averaged (1 s)."""
