@@ -242,9 +242,7 @@ class Caller:
         await connection.setLocalDescription(await connection.createOffer())
         sdp = await post(connection.localDescription.sdp)
         connected = asyncio.Event()
-        connection.on(
-            "connectionstatechange", lambda: connected.set() if self.connected else None
-        )
+        connection.on("connectionstatechange", lambda: connected.set() if self.connected else None)
         await connection.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
         async with asyncio.timeout(10):
             await connected.wait()
@@ -281,7 +279,9 @@ class Caller:
     def _hear(self, packet: RtpPacket) -> None:
         now = self._clock()
         if self._expected is not None:
-            self.missing += max(0, (packet.sequence_number - self._expected + 2**15) % 2**16 - 2**15)
+            self.missing += max(
+                0, (packet.sequence_number - self._expected + 2**15) % 2**16 - 2**15
+            )
         self._expected = (packet.sequence_number + 1) & 0xFFFF
         audible = False
         if self.score.wants_sound:
@@ -637,7 +637,9 @@ def main() -> None:
     """Measure from the command line."""
     import uvloop
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--url", default="", help="a running server; else one is started")
     parser.add_argument("--key", default="")
     parser.add_argument("--calls", type=int, nargs="+", help="these numbers only, no search")
