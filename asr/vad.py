@@ -423,6 +423,8 @@ class SpeechDetector:
         Samples that come while a full window waits for the model are looked at
         after it, so that the events do not depend on how the samples were cut.
         """
+        if self.closed:
+            return
         if self._waits:
             self._later.append(pcm)
         else:
