@@ -251,7 +251,7 @@ class Detection:
     def _nothing(self, probability: float) -> bool:
         """Whether a sound that is not speech so far will hardly become it."""
         late = self.edges.blocks - self._heard > self.DOUBT
-        return late or not self._loud or probability < self.ONSET_PROBABILITY
+        return late or probability < self.ONSET_PROBABILITY
 
     def _suspect(self) -> bool:
         """Whether this has been speech for longer than a breath lasts."""
@@ -423,6 +423,8 @@ class SpeechDetector:
         Samples that come while a full window waits for the model are looked at
         after it, so that the events do not depend on how the samples were cut.
         """
+        if self.closed:
+            return
         if self._waits:
             self._later.append(pcm)
         else:
