@@ -1,4 +1,4 @@
-"""Ears for tests: they "hear" a script, whatever the sound."""
+"""Ears for tests and benchmarks: they "hear" a script, whatever the sound."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -98,3 +98,70 @@ class FakeStream:
             self._over = True
             self._engine.listening -= 1
             self._sound.set()
+
+
+class Prompted:
+    """Hear the words that they are told were just said.
+
+    Attributes:
+        said: What the caller of each call has said so far, by its name; whoever speaks adds
+            to it.
+    """
+
+    name = "prompted"
+    about = "Hears what it is told was said; to measure everything but hearing."
+
+    def __init__(self, delay: float = 0.0) -> None:
+        """Answer `finish` and `settle` after `delay` seconds."""
+        self.said: dict[str, list[str]] = {}
+        self.delay = delay
+
+    async def start(self) -> None:
+        """Do nothing; there is nothing to load."""
+
+    async def stop(self) -> None:
+        """Do nothing; there is nothing to free."""
+
+    def open(self, listening: Listening) -> "PromptedStream":
+        """Begin one utterance."""
+        return PromptedStream(self, self.said.setdefault(listening.call, []))
+
+
+class PromptedStream:
+    """One utterance: what was said since it began."""
+
+    EVERY = 0.1
+    """Seconds between two looks at what was said: a recogniser's partial words are no faster."""
+
+    def __init__(self, engine: Prompted, said: list[str]) -> None:
+        self._engine, self._said, self._first = engine, said, len(said)
+        self._over = False
+
+    def push(self, pcm: Pcm) -> None:
+        """Take samples; they tell nothing."""
+
+    async def hypotheses(self) -> AsyncIterator[Hypothesis]:
+        """Yield the words whenever there are more."""
+        known = 0
+        while not self._over:
+            words = self._said[self._first :]
+            if len(words) != known:
+                known = len(words)
+                yield Hypothesis(tentative=" ".join(words))
+            await asyncio.sleep(self.EVERY)
+
+    async def settle(self, deadline: float) -> Hypothesis:
+        """Return the words so far."""
+        await asyncio.sleep(self._engine.delay)
+        words = tuple(Word(text, 0.0, 0.0) for text in self._said[self._first :])
+        return Hypothesis(words, "", 1.0 if words else 0.0)
+
+    async def finish(self, deadline: float) -> Hypothesis:
+        """Return the same and end the utterance."""
+        final = await self.settle(deadline)
+        self.close()
+        return final
+
+    def close(self) -> None:
+        """End the utterance."""
+        self._over = True

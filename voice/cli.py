@@ -165,6 +165,10 @@ def bench(
             _run(bench_calls.interruptions(conditions, turns, out))
         case "capacity":
             _run(bench_calls.capacity(conditions, turns, out))
+        case "pauses":
+            from voice.bench_pauses import pauses
+
+            _run(pauses(conditions, (calls or [8])[0], out))
         case "soak":
             _run(bench_calls.soak(conditions, (calls or [50])[0], minutes, out))
         case _:

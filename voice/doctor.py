@@ -51,13 +51,15 @@ def findings() -> list[Finding]:
             platform.python_version(),
             "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer",
         ),
-        package("onnxruntime", "onnxruntime", "tells speech from silence", needed=True),
         package("pocketsphinx", "pocketsphinx", "embedded ears", needed=True),
         package("ctranslate2", "ctranslate2", "embedded mind", needed=True),
         package("espeakng-loader", "espeakng_loader", "embedded mouth", needed=True),
         package("aiortc", "aiortc", "browsers call by WebRTC", needed=True),
         package(
-            "faster-whisper", "faster_whisper", "better ears, once a model is there", needed=True
+            "faster-whisper",
+            "faster_whisper",
+            "tells speech from silence; better ears, once a model is there",
+            needed=True,
         ),
         package("torch", "torch", "only to train the front-desk model", needed=False),
     ]

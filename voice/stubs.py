@@ -28,12 +28,14 @@ FIRST_AUDIO = 0.05
 AUDIO = 0.01
 
 
-class _NoTools:
+class NoTools:
     """A toolbox without tools."""
 
     specs: Sequence[ToolSpec] = ()
-    expects = ""
     choices: Sequence[str] = ()
+
+    def __init__(self) -> None:
+        self.expects = ""
 
     async def call(self, name: str, arguments: Mapping[str, Json], turn: int) -> Outcome:
         """There is nothing to call."""
@@ -46,7 +48,7 @@ class _NoTools:
 def agent() -> Agent:
     """Return an agent that waits for the caller to begin."""
     lines = Lines(greeting="", again={"": "Sorry?"}, person="Sorry?")
-    return Agent(name="bench", instructions="Be brief.", lines=lines, open=_NoTools)
+    return Agent(name="bench", instructions="Be brief.", lines=lines, open=NoTools)
 
 
 def ears(settings: BenchSettings) -> asr.fake.Fake:
