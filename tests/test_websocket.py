@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI, WebSocket
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from uvicorn.server import ServerState
@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 
 from transport import websocket
 from transport.line import Line, Pcm
-from transport.websocket import Gaps, WebSocketLine
+from transport.websocket import Gaps, Inlet, WebSocketLine
 from transport.websocket_frames import Borders, frame, plain
 from transport.websocket_wire import Wire
 from voice.serve import SENDING, listen
@@ -68,7 +68,7 @@ def test_whole_binary_frames_are_read_and_nothing_else_is() -> None:
     assert plain(masked(1, b"text")) is None
     assert plain(masked(2, b"first", fin=False)) is None
     assert plain(masked(2, b"x", flags=0x40)) is None
-    assert plain(frame(b"not masked, as a client must")) is None
+    assert plain(frame(b"not masked") + bytes(132)) is None
     assert plain(one + masked(9, b"")) is None
     for end in range(1, len(two)):
         assert plain(one + two[:end]) is None
@@ -78,7 +78,8 @@ def test_whole_binary_frames_are_read_and_nothing_else_is() -> None:
 
 PIECES = st.one_of(
     st.builds(lambda data: masked(2, data), st.binary(max_size=300)),
-    st.builds(lambda data: masked(2, data) * 3, st.binary(max_size=9)),
+    st.just(masked(2, b"looks like three") * 3),
+    st.just(masked(2, bytes(a ^ b for a, b in zip(masked(2, b"inside"), KEY * 3, strict=True)))),
     st.builds(lambda text: masked(1, text.encode()), st.text(max_size=90)),
     st.builds(lambda data: masked(9, data), st.binary(max_size=125)),
     st.builds(lambda data: masked(10, data), st.binary(max_size=9)),
@@ -107,28 +108,34 @@ RARE = st.one_of(
     st.just(masked(2, b"in the middle")[:-3]),
     st.binary(max_size=30),
 )
-STREAMS = st.builds(
-    lambda good, rare, more: b"".join(good + rare + more),
-    st.lists(PIECES, max_size=6),
-    st.lists(RARE, max_size=2),
-    st.lists(PIECES, max_size=3),
-)
 
 
-@given(stream=STREAMS, cuts=st.lists(st.integers(0, 400), max_size=12))
-@settings(max_examples=400, deadline=None)
-def test_a_stream_means_what_it_means_to_the_library_however_it_is_cut(
-    stream: bytes, cuts: list[int]
-) -> None:
-    messages, answered = understood(stream)
+@st.composite
+def reads(draw: st.DrawFn) -> list[bytes]:
+    """Draw what a socket might give, read by read: frames cut in two, or several together."""
+    read = [b""]
+    good, rare = st.lists(PIECES, max_size=5), st.lists(RARE, max_size=2)
+    for piece in draw(good) + draw(rare) + draw(good):
+        cut = draw(st.sampled_from((0, 0, 1, 2, 5, 6, 7, 8, 14, 300)))
+        if draw(st.booleans()):
+            read.append(b"")
+        read[-1] += piece[: cut or None]
+        if cut:
+            read.append(piece[cut:])
+    return [data for data in read if data]
+
+
+@given(reads())
+@example([masked(2, b"begun", fin=False), masked(2, b"and interrupted")])
+@settings(max_examples=500, deadline=None)
+def test_a_stream_means_what_it_means_to_the_library_however_it_is_cut(read: list[bytes]) -> None:
+    messages, answered = understood(b"".join(read))
     wire, far = open_wire()
     taken: list[bytes | str] = []
     wire.take_over(taken.append, lambda: None)
-    at = 0
-    for cut in [*cuts, len(stream)]:
-        if at < len(stream) and not far.closing:
-            wire.data_received(stream[at : at + cut])
-            at += cut
+    for data in read:
+        if not far.closing:
+            wire.data_received(data)
     if wire.conn.parser_exc is None:
         assert taken == messages
     else:  # what came with the fault in one piece may be lost
@@ -136,15 +143,13 @@ def test_a_stream_means_what_it_means_to_the_library_however_it_is_cut(
     assert bytes(far.written) == answered
 
 
-@given(stream=STREAMS, cuts=st.lists(st.integers(0, 400), max_size=12))
+@given(reads())
 @settings(max_examples=200, deadline=None)
-def test_borders_are_the_same_however_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
+def test_borders_are_the_same_however_the_stream_is_cut(read: list[bytes]) -> None:
     whole, pieces = Borders(), Borders()
-    whole.push(stream)
-    at = 0
-    for cut in [*cuts, len(stream)]:
-        pieces.push(stream[at : at + cut])
-        at += cut
+    whole.push(b"".join(read))
+    for data in read:
+        pieces.push(data)
     assert pieces.between == whole.between
 
 
@@ -205,7 +210,7 @@ def open_wire() -> tuple[Wire, FarEnd]:
     """Return a wire after its handshake, and what it is connected to."""
     config = uvicorn.Config(FastAPI(), ws=Wire, ws_max_size=LARGEST)
     config.load()
-    loop = cast(asyncio.AbstractEventLoop, None)  # nothing here waits
+    loop = cast(asyncio.AbstractEventLoop, object())  # nothing here waits
     wire = Wire(config=config, server_state=ServerState(), app_state={}, _loop=loop)
     far = FarEnd()
     wire.connection_made(far)
@@ -274,6 +279,17 @@ def test_nothing_is_written_while_the_kernel_is_full_or_after_the_close() -> Non
     wire.data_received(masked(8, b""))
     assert wire.write(b"four")  # there is nobody to wait for
     assert far.written == frame(b"one") + frame("three") + b"\x88\x00"
+
+
+def test_what_comes_after_the_close_is_not_taken() -> None:
+    wire, _ = open_wire()
+    taken: list[bytes | str] = []
+    wire.take_over(taken.append, lambda: None)
+    wire.conn.send_close(1000)
+    wire.close_sent = True
+    wire.data_received(masked(2, b"late"))
+    wire.data_received(masked(1, b"late"))
+    assert taken == []
 
 
 def test_another_server_than_ours_is_told_what_is_missing() -> None:
@@ -388,6 +404,18 @@ async def test_a_client_that_does_not_read_is_given_up_after_a_thousand_events()
     assert not line.ended.done()
     line.tell({})
     assert line.ended.result() == (1008, "the client does not read")
+
+
+async def test_nothing_is_taken_once_the_call_ends() -> None:
+    line = a_line(Sink())
+    call = Recorder(line)
+    inlet = Inlet(call, line, 0.0)
+    inlet.take(bytes(640), 0.1)
+    line.end(1008, "enough")
+    inlet.take(bytes(640), 0.2)
+    inlet.take('{"type": "x"}', 0.2)
+    assert call.heard == [320]
+    assert call.received == []
 
 
 # Time.
@@ -516,6 +544,17 @@ async def test_frames_arrive_in_order_whether_together_or_byte_by_byte() -> None
         writer.write(b"".join(frames))
         await until(lambda: len(taken[0].heard) == 12)
         assert taken[0].heard == [1, 2, 300, 4] * 3
+
+
+async def test_common_frames_bypass_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with calls() as (port, taken), by_hand(port) as (_, writer):
+        await until(lambda: bool(taken))
+        wire = cast(WebSocketLine, taken[0].line)._wire
+        seen: list[bytes | bytearray] = []
+        monkeypatch.setattr(wire.conn, "receive_data", seen.append)
+        writer.write(masked(2, bytes(640)))
+        await until(lambda: taken[0].heard == [320])
+        assert seen == []
 
 
 async def test_messages_in_fragments_pings_and_the_close_are_the_librarys_own() -> None:
