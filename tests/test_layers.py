@@ -21,6 +21,7 @@ CORES = (
     "latency/trace.py",
     "latency/waterfall.py",
     "transport/jitter.py",
+    "transport/rtp.py",
     "tts/phrases.py",
 )
 
@@ -45,7 +46,11 @@ HEAVY = {
     "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
     "faster_whisper": {"asr/whisper.py"},
     "aiortc": {
-        f"transport/webrtc{part}.py" for part in ("", "_addresses", "_line", "_media", "_offer")
+        "voice/webrtc_callers.py",
+        *(
+            f"transport/webrtc{part}.py"
+            for part in ("", "_addresses", "_line", "_media", "_offer", "_wire")
+        ),
     },
 }
 """Packages that are slow to import, and the only files that may."""

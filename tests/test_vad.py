@@ -506,3 +506,17 @@ def test_the_model_is_found_without_importing_its_package() -> None:
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
     assert shipped_model().is_file()
+
+
+def test_the_model_begins_anew_after_a_second_of_silence_and_not_while_somebody_speaks() -> None:
+    detection = Detection(VadSettings())
+    fresh = []
+    for number in range(100):
+        for _ in range(4):
+            detection.block(-30.0 if 40 <= number < 80 else -90.0)
+        speech = 40 <= number < 80
+        detection.window(0.9 if speech else 0.02, -30.0 if speech else -90.0)
+        if detection.idle:
+            fresh.append(number)
+    assert fresh == [30]
+    assert Detection.IDLE == 31

@@ -68,7 +68,7 @@ class Wire:
             secrets.randbits(32),
             _extension(media),
         )
-        ice.data_received = self._receive
+        ice.data_received = self._receive  # type: ignore[method-assign, assignment]
 
     def _receive(self, datagram: bytes, component: int) -> None:
         """Take one datagram that is not STUN."""
@@ -85,12 +85,12 @@ class Wire:
         if stream is None:
             stream = self._new_stream(packet)
         if stream is not None:
-            stream.add(packet)
+            stream.add(packet)  # type: ignore[arg-type]
         self._take(packet)
 
     def _new_stream(self, packet: RtpPacket) -> StreamStatistics | None:
         """Make aiortc know the source of `packet`; return None until its receiver runs."""
-        if self._route(packet) is not self._receiver:
+        if self._route(packet) is not self._receiver:  # type: ignore[arg-type]
             return None
         self._end_thread()  # its decoder would wait for ever
         return self._streams.setdefault(packet.ssrc, StreamStatistics(self._clock))

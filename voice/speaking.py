@@ -55,7 +55,7 @@ class Speaker:
         self._playout = Playout(pacer, self._play, line.rate, progress=self._left)
         self._spoken = Spoken(0)
         self._held: list[Pcm] | None = None
-        self._ended = False
+        self._ended = self._paused = False
         self._rate = 0
         self._resampler = Resampler(line.rate, line.rate)
 
@@ -82,7 +82,7 @@ class Speaker:
         """Get ready for reply `turn` at `rate` hertz; `held` keeps its sound back."""
         self._spoken = Spoken(turn)
         self._held = [] if held else None
-        self._ended = False
+        self._ended = self._paused = False
         self._rate = rate
         self._resampler = Resampler(rate, self._line.rate)
 
@@ -112,13 +112,15 @@ class Speaker:
     def pause(self) -> None:
         """Be silent at once."""
         self._playout.pause()
-        self._clear_line()
+        self._paused = True
+        self._clear_line(self._spoken.turn)
 
     def resume(self) -> None:
         """Go on from the word at which it was paused."""
         heard = self._playout.heard(monotonic())
         word = bisect_right(self._spoken.ends, heard)
         starts = self._spoken.starts
+        self._paused = False
         self._playout.resume(min(starts[word], heard) if word < len(starts) else heard)
 
     def stop(self, turn: int) -> int | None:
@@ -129,7 +131,8 @@ class Speaker:
         held, self._held = self._held, None
         heard = bisect_right(spoken.ends, self._playout.clear())
         if spoken.words and held is None:
-            self._clear_line()
+            if not self._paused:
+                self._clear_line(turn)
             self._caption(spoken, heard, final=True, interrupted=True)
         return heard
 
@@ -143,10 +146,10 @@ class Speaker:
         else:
             self._held.append(pcm)
 
-    def _clear_line(self) -> None:
+    def _clear_line(self, turn: int) -> None:
         """Drop what has left this process, or is about to."""
         self._line.clear()
-        self._tell({"type": "clear", "turn": self._spoken.turn})
+        self._tell({"type": "clear", "turn": turn})
 
     def _finish(self) -> None:
         spoken = self._spoken
