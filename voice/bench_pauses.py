@@ -36,6 +36,9 @@ PAUSE = 0.7
 ANSWER = 8.0
 """Seconds after which a turn counts as unanswered."""
 
+LOOK = 0.02
+"""Seconds between two looks whether there is an answer."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -119,7 +122,6 @@ async def _measure(
 
 async def _speak(caller: Caller, turn: CallerTurn, said: list[str], outcome: Outcome) -> None:
     """Say one turn and hear the answer out."""
-    loop = asyncio.get_running_loop()
     prompting = asyncio.create_task(_prompt(turn, said))
     ended = await caller.say(turn.pcm[turn.begin : turn.end], RATE)
     await prompting
@@ -128,16 +130,23 @@ async def _speak(caller: Caller, turn: CallerTurn, said: list[str], outcome: Out
         silent = begun + (pause.at - turn.begin) / RATE
         outcome.pauses += 1
         outcome.cut_ins += any(silent < at < silent + pause.seconds for at, _ in caller.audio)
-    limit = loop.time() + ANSWER
-    while caller.answer_gap() is None and loop.time() < limit:
-        await asyncio.sleep(0.02)
-    gap = caller.answer_gap()
-    if gap is None:
+    for _ in range(round(ANSWER / LOOK)):
+        if (gap := caller.answer_gap()) is not None:
+            break
+        await asyncio.sleep(LOOK)
+    else:
         outcome.unanswered += 1
         return
     outcome.latencies.append(gap)
-    while loop.time() - caller.audio[-1][0] < PAUSE:
-        await asyncio.sleep(0.05)
+    await _quiet(caller)
+
+
+async def _quiet(caller: Caller) -> None:
+    """Wait until the agent has said nothing for `PAUSE`."""
+    heard = -1
+    while heard != len(caller.audio):
+        heard = len(caller.audio)
+        await asyncio.sleep(PAUSE)
 
 
 async def _prompt(turn: CallerTurn, said: list[str]) -> None:
@@ -174,12 +183,11 @@ async def _serving(
         server = Server(settings, who)
         ears = server.ears = Prompted(stubs.ASR * settings.bench.delays)
         web, opened = Web(server), listen("127.0.0.1", 0)
+        url = f"http://127.0.0.1:{opened.getsockname()[1]}"
         serving = asyncio.create_task(web.serve(sockets=[opened]))
         try:
             await server.start()
-            while not web.started:
-                await asyncio.sleep(0.01)
-            yield server, ears, f"http://127.0.0.1:{opened.getsockname()[1]}"
+            yield server, ears, url
         finally:
             web.should_exit = True
             await serving
