@@ -3,9 +3,10 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+PEERS ?= ../shared/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint format bench frontdesk-model clean
+.PHONY: help install serve test lint format bench bench-peers frontdesk-model clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +30,13 @@ format: .venv/dev.done  ## Put the source in form
 
 bench: .venv/serve.done  ## Measure voice-to-voice latency, memory and 16 calls at once
 	@$(BIN)/voice bench $(ARGS)
+
+bench-peers: .venv/serve.done  ## Beside Pipecat and LiveKit Agents in one run; ARGS="--quick" for 3 minutes
+	@mkdir -p build/peers
+	@PEERS_VENVS=$(CURDIR)/build/peers $(PEERS)/setup.sh
+	@cd build/peers && VOICE_DATA=$(CURDIR)/build/peers/var PEERS_VENVS=$(CURDIR)/build/peers \
+	  python3.11 $(abspath $(PEERS))/compare.py \
+	  --ours "$(CURDIR)/$(BIN)/voice serve --profile bench --reply {reply} --port {port}" $(ARGS)
 
 frontdesk-model: .venv/train.done  ## Train the front-desk model anew (about an hour on one core)
 	@$(BIN)/python -m demos.frontdesk.language --write
