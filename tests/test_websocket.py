@@ -1,9 +1,11 @@
 """The WebSocket between a client and a call: the short cut for common frames, and its edges."""
 
 import asyncio
+import gc
 import json
 import struct
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -544,6 +546,22 @@ async def test_frames_arrive_in_order_whether_together_or_byte_by_byte() -> None
         writer.write(b"".join(frames))
         await until(lambda: len(taken[0].heard) == 12)
         assert taken[0].heard == [1, 2, 300, 4] * 3
+
+
+async def test_a_call_that_is_over_is_freed_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with calls() as (port, taken):
+            async with connect(f"ws://127.0.0.1:{port}") as socket:
+                await socket.send(bytes(640))
+                await until(lambda: bool(taken))
+                wire = weakref.ref(cast(WebSocketLine, taken[0].line)._wire)
+            await until(lambda: bool(taken[0].why))
+            taken.clear()
+            await until(lambda: wire() is None)
+    finally:
+        gc.enable()
 
 
 async def test_common_frames_bypass_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ class Wire(WebSocketsSansIOProtocol):
         super().__init__(*args, **more)
         self._borders = Borders()
         self._take: Take | None = None
-        self._resumed: Callable[[], None] = lambda: None
+        self._resumed: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, socket: WebSocket) -> Self:
@@ -81,10 +81,14 @@ class Wire(WebSocketsSansIOProtocol):
     # What uvicorn does otherwise.
 
     async def run_asgi(self) -> None:
-        """Run the application, which may ask for this wire."""
+        """Run the application, which may ask for this wire; forget both when it is done."""
         extensions: dict[str, object] = self.scope["extensions"]  # type: ignore[assignment]
         extensions[EXTENSION] = self
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            del extensions[EXTENSION]
+            self._take = self._resumed = None
 
     def data_received(self, data: bytes) -> None:
         """Take the common messages here; leave all else to the library."""
@@ -127,4 +131,5 @@ class Wire(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """Note that the client reads again."""
         super().resume_writing()
-        self._resumed()
+        if self._resumed is not None:
+            self._resumed()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import resource
 import signal
@@ -110,6 +111,8 @@ async def serve(settings: Settings, console: Console) -> None:
             await asyncio.wait({starting, listening}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
+                gc.collect()
+                gc.freeze()  # what is loaded stays; looking through it takes 80 ms of every call
                 shown = f"[{settings.host}]" if ":" in settings.host else settings.host
                 console.print(
                     f"[bold green]ready[/] after {loop.time() - started:.1f} s\n"
