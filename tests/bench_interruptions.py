@@ -190,10 +190,8 @@ def falsely(model: VadModel, path: Between, seeds: range, paused: bool) -> tuple
     return first, later
 
 
-def missed(
-    path: Between, near_db: float, seeds: range, known: bool, absolute: bool = False
-) -> Rates:
-    """Callers taken for an echo, `near_db` over it; `known`: an echo was heard before."""
+def missed(path: Between, near_db: float, seeds: range, absolute: bool = False) -> Rates:
+    """Callers taken for an echo, `near_db` over it, or in dBFS where `absolute`."""
     rates = Rates()
     for seed in seeds:
         played = agent(seed)
@@ -204,8 +202,6 @@ def missed(
         played = played.copy()
         played[int((since + PAUSE) * RATE) :] = 0
         ear = Ear(played, path.heard(played, over, seed))
-        if known:
-            ear.asked(LEAD + path.delay + 0.3, LEAD + path.delay + 0.5, keep=True)
         rates.add([ear.asked(since, since + s).similarity >= THRESHOLD for s in SPANS])
     return rates
 
@@ -260,27 +256,18 @@ def echo_tables(seeds: int) -> None:
             print(f"| {name}; {kind} | {both} |")
     print(f"\nMissed: callers taken for an echo, %\n\n| caller | {head} | callers |\n|{rule}")
     for name, paths in conditions(seeds):
-        ratios = (-5, 0, 5, 10, 20) if name == "all below" else (5,)
-        for ratio in ratios:
-            for known in (False, True):
-                both = Rates()
-                for number, path in enumerate(paths):
-                    both.rows += missed(path, ratio, range(number, number + seeds), known).rows
-                kind = "known path" if known else "first sound"
-                print(f"| {name}; {ratio:+d} dB; {kind} | {both} |")
-    both = Rates()
-    for delay in (0.02, 0.06, 0.15, 0.25, 0.4):
-        path = Between(delay, level_db=-120.0)
-        both.rows += missed(path, -28, range(8 * seeds), False, True).rows
-    print(f"| caller at -28 dBFS, no echo at all | {both} |")
-    for level in (-6.0, -15.0, -25.0):
-        for known in (False, True):
+        for ratio in (-5, 0, 5, 10, 20) if name == "all below" else (5,):
             both = Rates()
-            paths = [p for p in done if p.level_db == level and p.noise_db == -50 and not p.codec]
             for number, path in enumerate(paths):
-                both.rows += missed(path, -28, range(number, number + seeds), known, True).rows
-            kind = "known path" if known else "first sound"
-            print(f"| caller at -28 dBFS, echo {level:.0f} dB; {kind} | {both} |")
+                both.rows += missed(path, ratio, range(number, number + seeds)).rows
+            print(f"| {name}; caller {ratio:+d} dB over the echo | {both} |")
+    for level in (-120.0, -25.0, -15.0, -6.0):
+        both = Rates()
+        for number, path in enumerate(p for p in done if p in table["all below"]):
+            path = replace(path, level_db=level)
+            both.rows += missed(path, -28, range(number, number + seeds), absolute=True).rows
+        name = f"echo {level:.0f} dB" if level > -100 else "no echo"
+        print(f"| {name}; caller at -28 dBFS | {both} |")
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,20 @@ def test_frames_that_arrive_unevenly_are_joined() -> None:
     for n in range(45):
         guard.played(played[n * FRAME : (n + 1) * FRAME], RATE, BEGAN + n * 0.02)
         guard.heard(heard[n * FRAME : (n + 1) * FRAME], BEGAN + n * 0.02 + late[n])
-    assert asked(guard, 0.7, 0.85).similarity > 0.7
+    found = asked(guard, 0.5, 0.65)
+    assert found.similarity > 0.9
+    assert found.delay == pytest.approx(0.1, abs=0.02)
+
+
+def test_what_was_played_long_ago_is_no_echo() -> None:
+    words = agent(lead=0.0)[: int(1.5 * RATE)]
+    guard = EchoGuard()
+    for n in range(75):
+        guard.played(words[n * FRAME : (n + 1) * FRAME], RATE, BEGAN + n * 0.02)
+    guard.played(silence(0.02), RATE, BEGAN + 2.5)
+    for n in range(75):  # somebody plays it to us 1.6 s later
+        guard.heard(words[n * FRAME : (n + 1) * FRAME], BEGAN + 1.6 + n * 0.02)
+    assert asked(guard, 2.2, 2.4).similarity == 0.0
 
 
 def test_a_reply_that_begins_after_silence_is_placed_in_time() -> None:
@@ -147,3 +160,12 @@ def test_a_known_path_is_remembered_until_the_next_sound() -> None:
     assert guard.delay is None
     asked(guard, 0.7, 0.9)
     assert guard.delay == pytest.approx(0.12, abs=0.003)
+
+
+def test_a_known_delay_is_preferred_to_a_chance_one() -> None:
+    played, since = agent(), 0.4
+    weak = echo(played, 0.15, -24, room(0.6, seed=6, direct_db=-3))
+    guard = call(played, weak + line_noise(len(played), -42, seed=6), since + 0.08)
+    assert asked(guard, since, since + 0.08).delay != pytest.approx(0.15, abs=0.003)
+    guard.delay = 0.15
+    assert asked(guard, since, since + 0.08).delay == pytest.approx(0.15, abs=0.003)

@@ -103,6 +103,13 @@ def test_words_that_are_not_believed_count_as_none() -> None:
     assert ruling(replace(cough, seconds=0.7)) is Ruling.INTERRUPT
 
 
+def test_a_back_channel_need_not_be_believed_and_an_answer_must() -> None:
+    yes = Sound(0.8, ended=True, final=True, words="yes yes", confidence=0.1)
+    assert ruling(yes) is Ruling.RESUME
+    assert ruling(replace(yes, expects="yes_no")) is Ruling.RESUME
+    assert ruling(replace(yes, expects="yes_no", confidence=0.5)) is Ruling.INTERRUPT
+
+
 def test_somebody_far_away_needs_words() -> None:
     far = Sound(0.8, level_db=-50, usual_db=-30)
     assert ruling(far) is Ruling.RESUME

@@ -95,7 +95,8 @@ class InterruptionSettings:
     Attributes:
         similarity: Share of a sound's power explained by the agent's own voice
             from which it is an echo. Less ignores more echoes, and more callers.
-        believed: Confidence from which words count.
+        believed: Confidence from which words interrupt. Back-channels need none: to go on
+            by mistake is mended by the next word, and their confidence is often low.
         wordless: Sound without words that interrupts; shorter ones are coughs.
         longest_back_channel: Sound with nothing but back-channels that interrupts.
         patience: Silence in which the recogniser must have had its word.
@@ -127,11 +128,12 @@ def judge(sound: Sound, settings: InterruptionSettings) -> Ruling:
     """Rule on a sound; ask again while it goes on, whatever the ruling was."""
     if sound.echo is not None and sound.echo.similarity >= settings.similarity:
         return Ruling.RESUME
-    words = sound.words if sound.confidence >= settings.believed else ""
-    phrases = back_channels(words, sound.final)
-    if phrases is None or ANSWERS.get(sound.expects, frozenset()) & set(phrases):
+    phrases = back_channels(sound.words, sound.final)
+    if sound.confidence >= settings.believed and (
+        phrases is None or ANSWERS.get(sound.expects, frozenset()) & set(phrases)
+    ):
         return Ruling.INTERRUPT
-    if not phrases and _far(sound, settings):
+    if _far(sound, settings):
         return Ruling.RESUME
     if sound.ended and not sound.final and sound.silence < settings.patience:
         return Ruling.WAIT  # words may be on their way, and nobody speaks
