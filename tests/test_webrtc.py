@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import itertools
 import random
 import threading
@@ -20,16 +21,18 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.sdp import SessionDescription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.webrtc_client import Caller, connect
-from transport import webrtc, webrtc_line, webrtc_media
+from transport import webrtc, webrtc_line, webrtc_wire
 from transport.codec import Decoder, Encoder
 from transport.line import FRAME, HEARING_RATE, Line, Pcm
+from transport.rtp import RtpPacket
 from transport.webrtc import Peer, answer
 from transport.webrtc_addresses import IceServer, only_loopback
-from transport.webrtc_media import AgentTrack
+from transport.webrtc_media import AgentTrack, Inlet, Outlet
 from transport.webrtc_offer import OfferError, checked
 
 RATE = 48_000
@@ -234,22 +237,100 @@ async def test_no_thread_decodes(phone: Phone) -> None:
         assert names.count("audio-decoder") <= 1  # the caller's own, who heard nothing yet
 
 
-async def test_an_aiortc_that_keeps_its_buffer_elsewhere_is_reported_and_still_heard(
-    phone: Phone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def other_aiortc(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Return what answers an offer as with an aiortc that keeps an attribute elsewhere."""
+
+    def answering(phone: Phone) -> Callable[[str], Any]:
+        class Moved(webrtc_wire.Wire):
+            def __init__(self, *arguments: Any) -> None:
+                raise AttributeError("it has moved")
+
+        monkeypatch.setattr(webrtc, "Wire", Moved)
+        return phone.answer
+
+    return answering
+
+
+@pytest.mark.parametrize("codec", ["opus", "PCMU"])
+async def test_an_aiortc_that_keeps_things_elsewhere_is_reported_and_still_understood(
+    phone: Phone,
+    codec: str,
+    other_aiortc: Callable[[Phone], Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    original = webrtc_media.JITTER_ATTRIBUTE
-    monkeypatch.setattr(webrtc_media, "JITTER_ATTRIBUTE", "moved")
-
-    async def post(offer: str) -> str:
-        sdp = await phone.answer(offer)
-        monkeypatch.setattr(webrtc_media, "JITTER_ATTRIBUTE", original)
-        return sdp
-
-    async with connect(post, loopback=True) as caller:
+    async with connect(other_aiortc(phone), codec=codec, loopback=True) as caller:
         caller.send(tone(0.5, HEARING_RATE))
-        await until(lambda: len(phone.ear.heard) > 8000)
+        await play(phone.ear.line, tone(0.6, RATE, 700.0))
+        await until(lambda: len(phone.ear.heard) > 8000 and len(caller.heard()) >= 9000)
         await until(lambda: strength(phone.ear.heard, 400.0) > 0.8)
+        assert strength(caller.heard(), 700.0) > 0.8
     assert "80 ms late" in caplog.text
+
+
+@pytest.mark.parametrize("name", [webrtc_wire.RECEIVED, *webrtc_wire.SENT.values()])
+async def test_a_wire_says_what_it_misses_and_leaves_all_as_it_was(
+    phone: Phone, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with call(phone) as caller:
+        audio = caller.connection.getTransceivers()[0]
+        ice = audio.receiver.transport.transport._connection
+        before = ice.data_received
+        owner = audio.receiver if name == webrtc_wire.RECEIVED else audio.sender
+        monkeypatch.delattr(owner, name)
+        media = SessionDescription.parse(phone.peer.sdp).media[0]
+        with pytest.raises(AttributeError, match=name):
+            webrtc_wire.Wire(audio.sender, audio.receiver, media, lambda packet: None)
+        assert ice.data_received == before
+        monkeypatch.undo()
+
+
+async def test_the_reports_to_the_caller_count_what_was_heard_and_said(
+    phone: Phone, connections: list[RTCPeerConnection]
+) -> None:
+    async with call(phone) as caller:
+        await play(phone.ear.line, tone(0.4, RATE))
+        sender = caller.connection.getSenders()[0]
+
+        async def remote() -> list[Any]:
+            kinds = ("remote-inbound-rtp", "remote-outbound-rtp")
+            reports = [
+                await sender.getStats(),
+                await caller.connection.getReceivers()[0].getStats(),
+            ]
+            return [stat for report in reports for stat in report.values() if stat.type in kinds]
+
+        async with asyncio.timeout(10):
+            while len(stats := await remote()) < 2 or stats[1].packetsSent < 20:
+                await asyncio.sleep(0.1)
+        heard, said = stats
+        assert heard.packetsLost == 0
+        assert heard.packetsReceived > 0
+        assert said.bytesSent > 20 * 20
+        assert said.ssrc == connections[0].getSenders()[0]._ssrc
+        now = datetime.datetime.now(datetime.UTC)
+        assert abs((now - said.remoteTimestamp).total_seconds()) < 5
+
+
+async def test_packets_arrive_in_the_order_they_were_said_in_one_hop(phone: Phone) -> None:
+    async with call(phone) as caller:
+        await until(lambda: len(phone.ear.chunks) > 3)
+        before, sent = len(phone.ear.chunks), caller.microphone.sent
+        await until(lambda: caller.microphone.sent >= sent + 20)
+        await asyncio.sleep(0)
+        assert abs((len(phone.ear.chunks) - before) - (caller.microphone.sent - sent)) <= 1
+
+
+async def test_what_is_no_packet_of_this_call_is_dropped(phone: Phone) -> None:
+    async with call(phone) as caller:
+        await until(lambda: len(phone.ear.chunks) > 3)
+        pair = caller.connection.getSenders()[0].transport.transport._connection._nominated[1]
+        for datagram in (bytes([128, 111]), bytes([128, 111]) + bytes(40), bytes([144]) * 1700):
+            pair.protocol.transport.sendto(datagram, pair.remote_addr)
+        before = len(phone.ear.chunks)
+        await until(lambda: len(phone.ear.chunks) > before + 10)
+        assert phone.peer.inlet is not None
+        assert phone.peer.inlet.broken == 0
 
 
 async def test_events_go_both_ways_in_order(phone: Phone) -> None:
@@ -474,57 +555,97 @@ async def test_lost_and_reordered_packets_leave_no_hole_in_time(phone: Phone) ->
         assert strength(phone.ear.heard, 400.0) > 0.7
 
 
-async def test_frames_are_dropped_oldest_first_when_nobody_takes_them() -> None:
-    track = AgentTrack()
-    track.encoder = Encoder("PCMU")
-    for level in (0.1, 0.2, 0.3, 0.4, 0.5):
-        track.put(np.full(SAMPLES, level, np.float32))
-    assert track.dropped == 2
-    numbers = [(await track.recv()).pts for _ in range(3)]
-    assert numbers == [2 * SAMPLES, 3 * SAMPLES, 4 * SAMPLES]
-    assert track.empty
+class Sent:
+    """Where an outlet sends to."""
+
+    def __init__(self, codec: str = "opus") -> None:
+        self.payloads: list[bytes] = []
+        self.positions: list[int] = []
+        self.markers: list[bool] = []
+        self.outlet = Outlet(Encoder(codec), self._send)
+
+    def _send(self, payload: bytes, position: int, marker: bool) -> None:
+        self.payloads.append(payload)
+        self.positions.append(position)
+        self.markers.append(marker)
 
 
-async def test_clearing_drops_what_has_not_left() -> None:
-    track = AgentTrack()
-    track.encoder = Encoder("opus")
-    track.put(tone(FRAME, RATE))
-    track.put(tone(FRAME, RATE))
-    track.clear()
-    assert [(await track.recv()).pts for _ in range(2)] == [2 * SAMPLES, 3 * SAMPLES]
-    assert track.empty
-    track.clear()
-    assert track.empty
-    assert track.dropped == 0
+async def test_a_frame_leaves_in_the_call_that_brings_it() -> None:
+    sent = Sent()
+    for count in (1, 2, 3):
+        sent.outlet.put(tone(FRAME, RATE))
+        assert len(sent.payloads) == count
+    assert sent.positions == [0, SAMPLES, 2 * SAMPLES]
+    assert sent.markers == [True, False, False]
+    sent.outlet.pause()
 
 
-async def test_silence_opens_every_pause_once() -> None:
-    track, decoder = AgentTrack(), Decoder("opus")
-    track.encoder = Encoder("opus")
-    track.put(tone(FRAME, RATE))
-    heard = [decoder.decode(bytes(await track.recv())) for _ in range(3)]
-    assert np.abs(heard[0]).max() > 0.1
-    assert np.abs(heard[2]).max() < 0.05
+async def test_positions_count_in_the_clock_of_the_codec() -> None:
+    sent = Sent("PCMU")
+    sent.outlet.put(tone(FRAME, RATE))
+    sent.outlet.put(tone(FRAME, RATE))
+    sent.outlet.pause()
+    assert sent.positions == [0, 160, 320, 480]
+
+
+async def test_falling_silent_sends_two_frames_of_silence_once() -> None:
+    sent, decoder = Sent(), Decoder("opus")
+    sent.outlet.put(tone(FRAME, RATE))
+    sent.outlet.pause()
+    sent.outlet.pause()
     await asyncio.sleep(0.1)
-    assert track.empty
+    assert sent.positions == [0, SAMPLES, 2 * SAMPLES]
+    levels = [float(np.abs(decoder.decode(payload)).max()) for payload in sent.payloads]
+    assert levels[0] > 0.1
+    assert levels[2] < 0.05
 
 
-async def test_timestamps_follow_real_time_through_a_pause() -> None:
-    track = AgentTrack()
-    track.encoder = Encoder("opus")
-    track.put(tone(FRAME, RATE))
-    first = await track.recv()
+async def test_silence_opens_every_pause_and_the_next_frame_is_marked() -> None:
+    sent = Sent()
+    sent.outlet.put(tone(FRAME, RATE))
     await asyncio.sleep(0.3)
-    track.put(tone(FRAME, RATE))
-    silence = [(await track.recv()).pts for _ in range(2)]
-    assert silence == [first.pts + SAMPLES, first.pts + 2 * SAMPLES]
-    second = await track.recv()
-    assert second.pts - first.pts >= 14 * SAMPLES
+    assert len(sent.payloads) == 3
+    sent.outlet.put(tone(FRAME, RATE))
+    assert sent.positions[3] >= 14 * SAMPLES
+    assert sent.markers == [True, False, False, True]
+    sent.outlet.pause()
 
 
 async def test_a_frame_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(ValueError, match="320 samples; expected 960"):
-        AgentTrack().put(np.zeros(320, np.float32))
+        Sent().outlet.put(np.zeros(320, np.float32))
+
+
+async def test_a_track_without_frames_drops_the_oldest_when_nobody_takes_them() -> None:
+    track = AgentTrack()
+    for number in range(10):
+        track.put(bytes([number]), number * SAMPLES, False)
+    taken = [await track.recv() for _ in range(8)]
+    assert [bytes(packet) for packet in taken] == [bytes([number]) for number in range(2, 10)]
+    assert [packet.pts for packet in taken] == [number * SAMPLES for number in range(2, 10)]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(track.recv(), 0.02)
+
+
+def packets(payloads: list[bytes]) -> list[RtpPacket]:
+    """Payloads of 20 ms as packets of one source."""
+    return [
+        RtpPacket(111, number, number * SAMPLES, 7, payload)
+        for number, payload in enumerate(payloads)
+    ]
+
+
+def test_a_payload_type_nobody_agreed_on_is_counted_and_not_heard() -> None:
+    chunks: list[Pcm] = []
+    inlet = Inlet({111: "opus", 0: "PCMU"}, chunks.append)
+    good, other = packets([Encoder("opus").encode(tone(FRAME, RATE))] * 2)
+    inlet.take(good, 0.0)
+    other.payload_type = 126
+    inlet.take(other, 0.02)
+    assert len(chunks) == 1
+    assert inlet.broken == 1
+    inlet.take(RtpPacket(0, 2, 0, 7, bytes(160)), 0.04)
+    assert len(chunks) == 2
 
 
 async def an_offer(*, video: bool = False, events: bool = True) -> str:

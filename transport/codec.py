@@ -173,7 +173,8 @@ class Encoder:
 
     def __init__(self, codec: str) -> None:
         """Encode to `codec`, a name in `CLOCKS`."""
-        rate = CLOCKS[codec]
+        self.rate = rate = CLOCKS[codec]
+        """Rate of the RTP clock, in hertz."""
         self._direct: OpusEncoder | None = None
         if codec == "opus" and (lib := library()) is not None:
             self._direct = OpusEncoder(

@@ -73,9 +73,11 @@ async def answer(
         for server in ice_servers
     ]
     peer = Peer(attach, RTCPeerConnection(RTCConfiguration(iceServers=servers)))
+    negotiating = asyncio.create_task(peer.negotiate(text, loopback=loopback))
     try:
-        await peer.negotiate(text, loopback=loopback)
+        await asyncio.shield(negotiating)
     except BaseException as error:
+        await asyncio.wait({negotiating})  # cancelled, it would lose a socket being opened
         await peer.close()
         if isinstance(error, PEER_CONNECTION_ERRORS):
             raise OfferError(f"the offer cannot be answered: {error}") from error
@@ -146,7 +148,7 @@ class Peer:
         self._audio, self._media = audio, media
         self._alarm.set(self._connect_by)
 
-    def _open(self) -> Callable[[bytes, int, bool], None]:
+    def _open(self, encoder: Encoder) -> Callable[[bytes, int, bool], None]:
         """Take the caller's packets, and return what sends ours: past aiortc if possible."""
         sender, receiver = self._audio.sender, self._audio.receiver
         try:
@@ -158,6 +160,7 @@ class Peer:
                 error,
             )
             self._start(self._listen_late(receiver.track))
+            self._track.rate = encoder.rate
             return self._track.put
 
     async def _listen_late(self, track: MediaStreamTrack) -> None:
@@ -177,7 +180,8 @@ class Peer:
     def _begin(self) -> None:
         self._heard_at = self._loop.time()
         assert self.inlet is not None
-        self.line.outlet = Outlet(Encoder(self.inlet.codec), self._open())
+        encoder = Encoder(self.inlet.codec)
+        self.line.outlet = Outlet(encoder, self._open(encoder))
         self._call = self._attach(self.line)
 
     def _channel_opened(self, channel: RTCDataChannel) -> None:

@@ -54,9 +54,10 @@ class Outlet:
     def __init__(self, encoder: Encoder, send: Callable[[bytes, int, bool], None]) -> None:
         """Call `send` with each payload, the position of its first sample, and if it opens speech.
 
-        Positions are samples at `SPEAKING_RATE` since this was made.
+        Positions are samples of the codec's RTP clock since this was made.
         """
         self._encoder, self._send = encoder, send
+        self._step = round(FRAME * encoder.rate)
         self._loop = asyncio.get_running_loop()
         self._origin = self._put_at = self._loop.time()
         self._next = 0  # number of the next frame, in frames since the origin
@@ -87,7 +88,7 @@ class Outlet:
                 self._encode(SILENCE, False)
 
     def _encode(self, frame: Pcm, first: bool) -> None:
-        position = self._next * SAMPLES
+        position = self._next * self._step
         self._next += 1
         self._send(self._encoder.encode(frame), position, first)
 
@@ -167,6 +168,8 @@ class AgentTrack(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
+        self.rate = SPEAKING_RATE
+        """Of the codec's RTP clock, in hertz; set before anything is put."""
         self._packets: deque[av.Packet[Any]] = deque(maxlen=QUEUE)
         self._ready = asyncio.Event()
 
@@ -174,7 +177,7 @@ class AgentTrack(MediaStreamTrack):
         """Send one payload; the oldest is dropped for it if `QUEUE` wait."""
         packet = av.Packet(payload)
         packet.pts = position
-        packet.time_base = Fraction(1, SPEAKING_RATE)
+        packet.time_base = Fraction(1, self.rate)
         self._packets.append(packet)
         self._ready.set()
 

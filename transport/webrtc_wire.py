@@ -52,7 +52,8 @@ class Wire:
         ice = dtls.transport._connection
         for name in SENT.values():
             getattr(sender, name)
-        self._streams: dict[int, StreamStatistics] = getattr(receiver, RECEIVED)
+        self._reported: dict[int, StreamStatistics] = getattr(receiver, RECEIVED)
+        self._streams: dict[int, StreamStatistics] = {}
         self._clock: int = media.rtp.codecs[0].clockRate
         self._route = dtls._rtp_router.route_rtp
         self._unprotect = dtls._rx_srtp.unprotect
@@ -93,7 +94,9 @@ class Wire:
         if self._route(packet) is not self._receiver:  # type: ignore[arg-type]
             return None
         self._end_thread()  # its decoder would wait for ever
-        return self._streams.setdefault(packet.ssrc, StreamStatistics(self._clock))
+        stream = self._reported.setdefault(packet.ssrc, StreamStatistics(self._clock))
+        self._streams[packet.ssrc] = stream
+        return stream
 
     def send(self, payload: bytes, position: int, marker: bool) -> None:
         """Send one payload whose first sample is at `position`; nothing if not connected."""
