@@ -208,6 +208,7 @@ class _Tape:
         return pcm
 
     def _put(self, first: int, samples: Pcm, end: int) -> None:
+        samples = samples[-self.SIZE :]
         at = (end - len(samples)) % self.SIZE
         head = self.SIZE - at
         self._samples[at : at + len(samples)] = samples[:head]

@@ -169,3 +169,12 @@ def test_a_known_delay_is_preferred_to_a_chance_one() -> None:
     assert asked(guard, since, since + 0.08).delay != pytest.approx(0.15, abs=0.003)
     guard.delay = 0.15
     assert asked(guard, since, since + 0.08).delay == pytest.approx(0.15, abs=0.003)
+
+
+def test_a_piece_longer_than_the_memory_leaves_its_end() -> None:
+    played = agent()
+    heard = echo(played, 0.15, -12, room(0.2, seed=1)) + line_noise(len(played))
+    guard = EchoGuard()
+    guard.played(played[: 2 * RATE], RATE, BEGAN)
+    guard.heard(heard[: 2 * RATE], BEGAN)
+    assert asked(guard, 1.8, 2.0).similarity > 0.7
