@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -84,6 +84,12 @@ ENGINE_ERRORS = (asr.engine.EngineError, llm.engine.EngineError, tts.engine.Engi
 
 JUDGING = InterruptionSettings()
 
+ECHO_EVERY = 0.1
+"""Seconds between two looks for the agent's own voice in a sound; each takes 1 ms."""
+
+ECHO_SPAN = 0.2
+"""Seconds of the sound that each looks at."""
+
 
 @dataclass(slots=True)
 class Disturbance:
@@ -93,11 +99,15 @@ class Disturbance:
         began: Its first sample, counted from the call's first.
         ended: The one after its last; None while it goes on.
         final: The recogniser's last word on it, if it has been said.
+        evidence: What is known of it.
+        looked: When the echo guard was last asked, in seconds.
     """
 
     began: int
     ended: int | None = None
     final: asr.engine.Hypothesis | None = None
+    evidence: Sound = field(default_factory=lambda: Sound(0.0))
+    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -689,22 +699,20 @@ class Session:
     def _judge(self) -> None:
         """Say what the sound is that paused the reply, if that is clear."""
         sound, utterance = self._sound, self._ears.utterance
-        now, end = self._now(), self._when(sound.ended or self._ears.samples)
+        evidence, now = sound.evidence, self._now()
         began = self._when(sound.began)
+        over = sound.ended is not None
+        end = self._when(self._ears.samples if sound.ended is None else sound.ended)
         hypothesis = sound.final or (utterance.latest if utterance else asr.engine.Hypothesis())
-        heard = self._ears.latest(min(now - began, 1.0))
-        evidence = Sound(
-            seconds=max(0.0, end - began),
-            ended=sound.ended is not None,
-            silence=now - end if sound.ended is not None else 0.0,
-            words=hypothesis.text,
-            confidence=hypothesis.confidence,
-            final=sound.final is not None,
-            expects=self._expects(),
-            level_db=level_db(heard),
-            usual_db=self._usual_db,
-            echo=self._echo.echo(began, now),
-        )
+        evidence.seconds = max(0.0, end - began)
+        evidence.ended, evidence.silence = over, now - end if over else 0.0
+        evidence.words, evidence.confidence = hypothesis.text, hypothesis.confidence
+        evidence.final = sound.final is not None
+        evidence.expects, evidence.usual_db = self._expects(), self._usual_db
+        if not over and now - sound.looked >= ECHO_EVERY:
+            sound.looked = now
+            evidence.level_db = level_db(self._ears.latest(min(now - began, 1.0)))
+            evidence.explained(self._echo.echo(max(began, now - ECHO_SPAN), now))
         ruling = judge(evidence, JUDGING)
         if ruling is Ruling.WAIT:
             return
@@ -719,6 +727,8 @@ class Session:
                     "echo": round(evidence.echo.similarity if evidence.echo else 0.0, 2),
                 }
             )
+        if ruling is Ruling.RESUME and not over:  # what follows is another sound
+            self._sound = Disturbance(self._ears.samples)
         self._receive(Ruled(ruling is Ruling.INTERRUPT))
 
     async def _hear_out(self, sound: Disturbance) -> None:
