@@ -458,6 +458,7 @@ async def test_closing_twice_loses_the_call_once(phone: Phone) -> None:
         phone.ear.line.play(tone(FRAME, RATE))
         phone.ear.line.tell({"type": "too late"})
     assert phone.ear.reasons == ["the server ended the call"]
+    assert phone.peer.inlet is None
 
 
 async def test_a_caller_who_never_connects_is_given_up(
@@ -744,7 +745,7 @@ async def test_an_offer_in_the_shape_that_firefox_gives_is_answered(
     phone: Phone, newline: str
 ) -> None:
     sdp = await phone.answer(FIREFOX.replace("\n", newline))
-    assert "a=rtpmap:109 opus/48000/2" in sdp
+    assert "a=rtpmap:109 opus/48000/2\r\na=fmtp:109 useinbandfec=1\r\n" in sdp
     assert "m=application" in sdp
 
 
