@@ -458,6 +458,7 @@ async def test_closing_twice_loses_the_call_once(phone: Phone) -> None:
         phone.ear.line.play(tone(FRAME, RATE))
         phone.ear.line.tell({"type": "too late"})
     assert phone.ear.reasons == ["the server ended the call"]
+    assert phone.peer.inlet is None
 
 
 async def test_a_caller_who_never_connects_is_given_up(
@@ -635,6 +636,26 @@ def packets(payloads: list[bytes]) -> list[RtpPacket]:
     ]
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_the_packet_after_a_loss_is_shown_to_the_decoder(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[int, bytes | None]] = []
+
+    def conceal(self: Decoder, samples: int, following: bytes | None = None) -> Pcm:
+        shown.append((samples, following))
+        return np.zeros(samples // 3, np.float32)
+
+    monkeypatch.setattr(Decoder, "conceal", conceal)
+    encoder = Encoder("opus")
+    sent = packets([encoder.encode(tone(FRAME, RATE)) for _ in range(8)])
+    inlet = Inlet({111: "opus"}, lambda pcm: None)
+    for packet in (sent[0], *sent[lost + 1 :]):
+        inlet.take(packet, packet.sequence_number * FRAME)
+    inlet.tick(1.0)
+    assert shown[0] == (lost * SAMPLES, sent[lost + 1].payload)
+
+
 def test_a_payload_type_nobody_agreed_on_is_counted_and_not_heard() -> None:
     chunks: list[Pcm] = []
     inlet = Inlet({111: "opus", 0: "PCMU"}, chunks.append)
@@ -744,7 +765,7 @@ async def test_an_offer_in_the_shape_that_firefox_gives_is_answered(
     phone: Phone, newline: str
 ) -> None:
     sdp = await phone.answer(FIREFOX.replace("\n", newline))
-    assert "a=rtpmap:109 opus/48000/2" in sdp
+    assert "a=rtpmap:109 opus/48000/2\r\na=fmtp:109 useinbandfec=1\r\n" in sdp
     assert "m=application" in sdp
 
 

@@ -29,7 +29,7 @@ from transport.rtp import RtpPacket
 from transport.webrtc_addresses import IceServer, only_loopback
 from transport.webrtc_line import LABEL, MessageError, WebRtcLine, read_event
 from transport.webrtc_media import AgentTrack, Inlet, Outlet, delayed
-from transport.webrtc_offer import OfferError, checked
+from transport.webrtc_offer import OfferError, asking_for_repair, checked
 from transport.webrtc_wire import Wire
 
 CONNECT_TIMEOUT = 15.0
@@ -91,7 +91,7 @@ class Peer:
     Attributes:
         sdp: The answer.
         line: The agent's side of the wire.
-        inlet: The caller's audio, with its statistics; None until negotiated.
+        inlet: The caller's audio, with its statistics; None until negotiated and once freed.
     """
 
     def __init__(self, attach: Callable[[Line], Call], connection: RTCPeerConnection) -> None:
@@ -131,7 +131,7 @@ class Peer:
         if loopback:
             only_loopback(connection)
         await connection.setLocalDescription(await connection.createAnswer())
-        self.sdp = connection.localDescription.sdp
+        self.sdp = asking_for_repair(connection.localDescription.sdp)
         media = next(m for m in SessionDescription.parse(self.sdp).media if m.kind == "audio")
         if not media.ice_candidates:
             raise RuntimeError(
@@ -282,6 +282,7 @@ class Peer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.line.outlet = self.inlet = None  # codecs; aiortc's circles wait for the collector
 
     async def wait_closed(self) -> None:
         """Wait until the call has ended and everything is freed."""

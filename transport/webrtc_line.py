@@ -36,15 +36,15 @@ class WebRtcLine:
     def __init__(self, hang_up: Callable[[], None], unread: Callable[[], None]) -> None:
         """`hang_up` is called by `close`, `unread` when a caller leaves its events unread."""
         self.outlet: Outlet | None = None
-        """Takes the frames; set once connected, before anything is played."""
+        """Takes the frames, from the connection's begin to its end."""
         self._hang_up, self._unread = hang_up, unread
         self._channel: RTCDataChannel | None = None
         self._unsent: deque[str] = deque(maxlen=MAX_EVENTS)
 
     def play(self, frame: Pcm) -> None:
-        """Send one frame of `FRAME * rate` samples."""
-        assert self.outlet is not None
-        self.outlet.put(frame)
+        """Send one frame of `FRAME * rate` samples; nothing when the call is over."""
+        if self.outlet is not None:
+            self.outlet.put(frame)
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Send one JSON event, or keep it until the data channel is open."""

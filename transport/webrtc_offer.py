@@ -1,7 +1,9 @@
-"""What an offer must have, to be answered.
+"""What an offer must have, to be answered, and what the answer asks for.
 
 All of it is read before a socket is opened: aiortc fails on a bad offer halfway, in its own words.
 """
+
+import re
 
 from aiortc.sdp import MediaDescription, SessionDescription
 
@@ -69,6 +71,19 @@ def checked(offer: str) -> str:
         if group.semantic == "BUNDLE" and not mids.issuperset(group.items):
             raise OfferError(f"a=group:{group} names a section that is not in the offer")
     return text
+
+
+def asking_for_repair(answer: str) -> str:
+    """Return an SDP answer that asks for Opus packets which can repair the one before them.
+
+    A sender leaves that out unless it is asked for (`useinbandfec`, RFC 7587, section 6.1).
+    """
+    lines = []
+    for line in answer.splitlines():
+        lines.append(line)
+        if (opus := re.match(r"a=rtpmap:(\d+) opus/", line)) and f"a=fmtp:{opus[1]} " not in answer:
+            lines.append(f"a=fmtp:{opus[1]} useinbandfec=1")
+    return "\r\n".join(lines) + "\r\n"
 
 
 def _check_section(media: MediaDescription) -> None:
