@@ -23,13 +23,13 @@ WEIGHTS = Path(__file__).with_name("turn_end.npz")
 LEAST, MOST = 0.15, 1.5
 """Bounds of `wait` unless others are given, in seconds."""
 
-USUAL = 0.41
+USUAL = 0.42
 """Median pause inside turns of a caller of whom nothing is known, in seconds."""
 
 AMONG, WITHIN = 0.31, 0.32
 """Spread of ln(pause): of the callers' medians, and of one caller's pauses."""
 
-PRICE = 8.7
+PRICE = 11.8
 """Seconds of waiting that one cut-in is worth."""
 
 

@@ -7,7 +7,7 @@ digits and answers, and what the agent has asked about. Pure.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from asr.engine import Pcm
 LONGEST = 60
 """Words that are looked at, the last ones; of each its first 30 letters."""
 
-_CLASSES: dict[str, str] = {
+CLASSES: Mapping[str, str] = {
     "digit": "zero one two three four five six seven eight nine oh double triple",
     "number": "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
     "twenty thirty forty fifty sixty seventy eighty ninety hundred thousand",
@@ -36,8 +36,10 @@ _CLASSES: dict[str, str] = {
     "in": "in on up by over off out after before around through down back along",
     "to": "to",
     "and": "and but or nor plus",
-    "because": "because if whether when while unless although though which who whom where how "
-    "why what so",
+    "because": "because if whether while unless although though",
+    "wh": "which who whom where when how why what",
+    "so": "so",
+    "then": "then",
     "i": "i we he she they",
     "you": "you it",
     "i'm": "i'm i've i'd i'll we're we've we'd we'll you're you've you'd you'll he's she's they're "
@@ -74,16 +76,28 @@ _CLASSES: dict[str, str] = {
 }
 """Class and its words; of a word in two the later one counts."""
 
-_OF = {word: name for name, words in _CLASSES.items() for word in words.split()}
-_OF |= {"no": "no", "good": "fine", "morning": "hour", "one": "digit", "so": "because"}
+_OF = {word: name for name, words in CLASSES.items() for word in words.split()}
+_OF |= {"no": "no", "good": "fine", "morning": "hour", "one": "digit"}
 _OF |= {"okay": "well", "have": "do", "too": "please"}
 
 _ENDINGS = ("ing", "ed", "ly", "s")
-_NAMES = ("", "letter", *_CLASSES, *(f"-{ending}" for ending in _ENDINGS), "word")
+_NAMES = ("", "letter", *CLASSES, *(f"-{ending}" for ending in _ENDINGS), "word")
 _INDEX = {name: number for number, name in enumerate(_NAMES)}
 
-_TOPICS = ("", "day", "time", "day_time", "name", "yes_no", "kind", "number", "spelling", "other")
-_DIGITS = (*_CLASSES["digit"].split()[:10],)
+_TOPICS = (
+    "",
+    "day",
+    "time",
+    "day_time",
+    "name",
+    "yes_no",
+    "kind",
+    "phone",
+    "number",
+    "spelling",
+    "other",
+)
+_DIGITS = (*CLASSES["digit"].split()[:10],)
 
 _ANSWERS: dict[str, frozenset[str]] = {
     "day": frozenset({"day", "near", "ordinal"}),
@@ -91,6 +105,7 @@ _ANSWERS: dict[str, frozenset[str]] = {
     "day_time": frozenset({"day", "near", "digit", "number", "hour", "part"}),
     "name": frozenset({"word"}),
     "yes_no": frozenset({"yes", "no"}),
+    "phone": frozenset({"digit", "number"}),
     "number": frozenset({"digit", "number"}),
     "spelling": frozenset({"letter"}),
 }
@@ -105,7 +120,9 @@ SIZE = 4 * len(_NAMES) + len(_TOPICS) + len(_LENGTHS) + 3 * len(_RUNS) + 4
 
 def topic(expects: str) -> str:
     """Return which of the kinds of questions a topic of an agent is; "other" if none."""
-    if "number" in expects or "phone" in expects:
+    if "phone" in expects or "mobile" in expects:
+        return "phone"
+    if "number" in expects or "code" in expects:
         return "number"
     if "spell" in expects:
         return "spelling"
@@ -124,6 +141,8 @@ def classes(words: Sequence[str]) -> list[str]:
     found: list[str] = []
     for number, word in enumerate(words):
         name = _OF.get(word, "")
+        if word == "then" and found[-1:] == ["and"]:
+            name = "and"  # "monday then" may be all, "and then" never is
         if len(word) == 1 and (name == "" or _spelled(words, number)):
             name = "letter"
         elif not name:
@@ -155,7 +174,7 @@ def features(text: str, expects: str = "") -> Pcm:
     for length in _LENGTHS:  # a staircase: each step is one feature
         found[at] = count > length
         at += 1
-    for run in (digits, letters, all_digits if asked == "number" else 0):
+    for run in (digits, letters, all_digits if asked == "phone" else 0):
         for length in _RUNS:
             found[at] = run == length or (length == _RUNS[-1] and run > length)
             at += 1

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("asr", "llm", "tts", "transport", "latency")
 
 CORES = (
+    "asr/prosody.py",
+    "asr/wording.py",
     "voice/turn.py",
     "voice/interruption.py",
     "asr/echo.py",

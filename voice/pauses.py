@@ -175,7 +175,7 @@ def calls(count: int, seed: int, language: Language | None = None) -> Iterator[l
     """Yield the turns of `count` calls, of `HELD_OUT` unless another language is given.
 
     The same seed gives the same texts and pauses, and in a fresh process the same samples:
-    espeak-ng keeps state from one utterance to the next. A turn takes about 30 ms of CPU.
+    espeak-ng keeps state from one utterance to the next. A turn takes about 15 ms of CPU.
     """
     language = language or HELD_OUT
     for call in range(count):
@@ -214,7 +214,7 @@ def pause_length(median: float, rng: random.Random) -> float:
 
 
 @dataclass(slots=True)
-class _Word:
+class Word:
     """A word and the gap after it.
 
     Attributes:
@@ -286,9 +286,9 @@ def _joined(groups: Sequence[Sequence[str]]) -> str:
     return " ~, ".join(" ~ ".join(group) for group in groups)
 
 
-def read(text: str) -> list[_Word]:
+def read(text: str) -> list[Word]:
     """Read a filled wording."""
-    words: list[_Word] = []
+    words: list[Word] = []
     for token in re.findall(r"[^\s.?,/~]+|[.?,/~]+", text):
         match token:
             case "." | "?":
@@ -300,7 +300,7 @@ def read(text: str) -> list[_Word]:
             case "~" | "~,":
                 words[-1].kind, words[-1].mark = Kind.NUMBER, token[1:]
             case _:
-                words.append(_Word(token))
+                words.append(Word(token))
     last = words[-1]
     last.kind, last.mark = Kind.FINAL, last.mark if last.mark == "?" else "."
     return words
@@ -316,7 +316,7 @@ _FILLED = 0.25
 """Share of the pauses after incomplete words that an "um" or "uh" comes before."""
 
 
-def _hesitate(words: Sequence[_Word], caller: Caller, rng: random.Random) -> list[_Word]:
+def _hesitate(words: Sequence[Word], caller: Caller, rng: random.Random) -> list[Word]:
     """Choose the gaps in which there are pauses, never two in a row, and what comes before."""
     usual = rng.choices((0, 1, 2, 3, 4), (30, 36, 22, 9, 3))[0]
     wanted = round(usual * caller.hesitant + rng.uniform(-0.5, 0.5))
@@ -330,7 +330,7 @@ def _hesitate(words: Sequence[_Word], caller: Caller, rng: random.Random) -> lis
         words[place].paused = True
         for near in range(max(0, place - 1), min(len(weights), place + 2)):
             weights[near] = 0.0
-    said: list[_Word] = []
+    said: list[Word] = []
     for word in words:
         said.append(word)
         if word.paused and word.kind is Kind.COMPLETE:
@@ -339,7 +339,7 @@ def _hesitate(words: Sequence[_Word], caller: Caller, rng: random.Random) -> lis
             word.kind = Kind.FINAL if word.mark == "." else word.kind
         elif word.paused and word.kind is Kind.INCOMPLETE and rng.random() < _FILLED:
             word.paused = False
-            said.append(_Word(rng.choice(("um", "uh")), paused=True))
+            said.append(Word(rng.choice(("um", "uh")), paused=True))
         if word.mark == "." and rng.random() < caller.uptalk:
             word.mark = rng.choice("?,")
     return said
@@ -387,14 +387,14 @@ def _turn(
     )
 
 
-def _parts(words: Sequence[_Word], caller: Caller) -> Iterator[tuple[Sequence[_Word], Pcm]]:
+def _parts(words: Sequence[Word], caller: Caller) -> Iterator[tuple[Sequence[Word], Pcm]]:
     """Speak clause by clause; yield the words between two cuts and their sound, trimmed."""
     ends = [number + 1 for number, word in enumerate(words) if word.mark]
     for first, after in pairwise([0, *ends]):
         yield from _clause(words[first:after], caller)
 
 
-def _clause(words: Sequence[_Word], caller: Caller) -> Iterator[tuple[Sequence[_Word], Pcm]]:
+def _clause(words: Sequence[Word], caller: Caller) -> Iterator[tuple[Sequence[Word], Pcm]]:
     """Speak one clause in one go and cut it in the gaps with a pause.
 
     A gap that espeak-ng reports no word after ("of the" is one to it) stays whole.
@@ -414,7 +414,7 @@ def _clause(words: Sequence[_Word], caller: Caller) -> Iterator[tuple[Sequence[_
         yield words[first:after], _trimmed(pcm[cuts[first] : cuts[after]], FLOOR * loudest)
 
 
-def _letter(words: Sequence[_Word], number: int) -> bool:
+def _letter(words: Sequence[Word], number: int) -> bool:
     """Tell whether a one-letter word is a letter: alone, espeak-ng reads "a" as an article."""
     return Kind.NUMBER in (words[number].kind, words[max(0, number - 1)].kind)
 

@@ -3,10 +3,12 @@
 
 from voice.pauses import Language
 
+# Most people answer a question in a word or two: such answers stand here more than once.
+
 TRAINING = Language(
     wordings={
         "yes_no": (
-            *[("yes_no", "(yes|yep|yeah|yup|no|nope|uh yes|um no)")] * 6,
+            *[("yes_no", "(yes|yep|yeah|yup|no|nope|uh yes|um no)")] * 16,
             ("yes_no", "(not really|i'm afraid not|that's wrong|i am|it is|we do|he does)"),
             ("yes_no", "(yes|yeah|yep) / please"),
             ("yes_no", "(no|nope) / (thank you|thanks)"),
@@ -50,20 +52,20 @@ TRAINING = Language(
         ),
         "short": (
             ("day", "{day} / please"),
-            ("day", "{day}"),
+            *[("day", "{day}")] * 6,
             ("day", "(on|maybe|perhaps|um ,) {day}"),
             ("day", "{day} / (works|is fine|is good|suits me) [/ for me]"),
             ("day", "{day} / or {day}"),
             ("day", "(as soon as possible|whenever / you can|the first one / you have)"),
             ("day", "(not {day}|anything but {day}|i don't mind)"),
             ("time", "{time} / please"),
-            ("time", "{time}"),
+            *[("time", "{time}")] * 6,
             ("time", "(at|maybe at|about|let's say) {time}"),
             ("time", "{time} / (works|is fine|is good|is perfect)"),
             ("time", "in the (morning|afternoon)"),
             ("time", "(after|before) {time} / if possible"),
             ("time", "(the first one|the last one|the later one|whatever / is free)"),
-            ("name", "{name}"),
+            *[("name", "{name}")] * 6,
             ("name", "(my name is|i'm|this is|the name is) {name}"),
             ("name", "{last} / {name}"),
             ("name", "{name} / (speaking|here)"),
