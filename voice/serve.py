@@ -25,7 +25,7 @@ UNACKNOWLEDGED_MS = 12_000
 """Milliseconds after which the kernel gives up a client that takes no more data."""
 
 SENDING = 32_768
-"""Bytes that the kernel may hold for a client: half a second of audio at 48 kHz, 1.5 s at 16 kHz.
+"""Bytes that the kernel may hold for a client: half a second of audio at 48 kHz, 1.7 s at 16 kHz.
 More waits in the process, where a barge-in can drop it."""
 
 MANY_FILES = 65_536
