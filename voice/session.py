@@ -82,6 +82,12 @@ MARKERS: Mapping[str, Moment] = {
 ENGINE_ERRORS = (asr.engine.EngineError, llm.engine.EngineError, tts.engine.EngineError)
 
 
+STALLED = 0.02
+"""Seconds by which a turn's timer is late when this process was away."""
+
+CATCH_UP = 0.005
+"""Seconds to read what came meanwhile, before silence is concluded from it."""
+
 JUDGING = InterruptionSettings()
 
 ECHO_EVERY = 0.1
@@ -182,6 +188,7 @@ class Session:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._tools: set[asyncio.Task[Outcome]] = set()
+        self._catching_up = False
         self._typed_at = 0.0
         self._sound = Disturbance(0)
         self._melody: Prosody | None = None  # of the latest speech, once it was asked for
@@ -282,7 +289,14 @@ class Session:
     def _tick(self) -> None:
         """Let the turn core know that time has passed."""
         assert self._turn.deadline is not None
-        self._turn.tick(max(self._now(), self._turn.deadline))  # timers may fire a tick early
+        now = self._now()
+        if now - self._turn.deadline > STALLED and not self._catching_up:
+            # This process was away, and what the caller said meanwhile is still unread.
+            self._catching_up = True
+            self._timer = asyncio.get_running_loop().call_later(CATCH_UP, self._tick)
+            return
+        self._catching_up = False
+        self._turn.tick(max(now, self._turn.deadline))  # timers may fire a tick early
         self._perform()
 
     def _perform(self) -> None:
