@@ -24,13 +24,15 @@ LEAST, MOST = 0.15, 1.5
 """Bounds of `wait` unless others are given, in seconds."""
 
 USUAL = 0.42
-"""Median pause inside turns of a caller of whom nothing is known, in seconds."""
+"""Median pause inside turns of a caller of whom nothing is known, in seconds. This and the spreads
+are those of the training calls (`python -m demos.turnend.train` prints them)."""
 
 AMONG, WITHIN = 0.31, 0.32
 """Spread of ln(pause): of the callers' medians, and of one caller's pauses."""
 
 PRICE = 11.8
-"""Seconds of waiting that one cut-in is worth."""
+"""Seconds of waiting that one cut-in is worth: 3 % false cut-ins on training wordings that were
+left out (2026-11-25, printed by the training), at most 5 % on others. Less answers sooner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
