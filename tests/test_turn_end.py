@@ -1,6 +1,7 @@
 """`asr/turn_end.py`: is the caller done, and how long to wait."""
 
 import itertools
+import math
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from asr import wording
 from asr.engine import RATE, Pcm
 from asr.prosody import SILENT, Prosody, prosody
-from asr.turn_end import LEAST, MOST, Evidence, TurnEnd, wait
+from asr.turn_end import AMONG, LEAST, MOST, USUAL, WITHIN, Evidence, TurnEnd, wait
 from demos.turnend.decisions import Mishearing, decisions, late
 from demos.turnend.wordings import TRAINING
 from voice.pauses import (
@@ -25,6 +26,7 @@ from voice.pauses import (
     expand,
     fill,
     read,
+    trimmed,
 )
 
 MODEL = TurnEnd()
@@ -122,6 +124,18 @@ def test_a_likelier_end_never_waits_longer(
     low, high = sorted(chances)
     longer, shorter = (wait(one, least, least + more, pauses, price) for one in (low, high))
     assert least <= shorter <= longer + 1e-9 <= least + more + 2e-9
+
+
+@given(chance=st.floats(0.01, 0.99), price=st.floats(0.1, 100))
+def test_the_wait_is_the_one_that_costs_least(chance: float, price: float) -> None:
+    spread = math.hypot(AMONG, WITHIN)
+
+    def cost(seconds: float) -> float:
+        outlasted = 0.5 * math.erfc(math.log(seconds / USUAL) / spread / math.sqrt(2))
+        return chance * seconds + (1 - chance) * price * outlasted
+
+    best = cost(wait(chance, price=price))
+    assert best <= min(cost(one) for one in np.linspace(LEAST, MOST, 200).tolist()) + 1e-9
 
 
 def test_sure_ends_wait_the_least_and_sure_holds_the_most() -> None:
@@ -230,6 +244,14 @@ def test_nothing_clicks_where_speech_is_cut(turns: list[CallerTurn]) -> None:
         steps = np.abs(np.diff(turn.pcm))
         for pause in turn.pauses:
             assert steps[pause.at - 8 : pause.at + 8].max() < 0.5 * steps.max()
+
+
+def test_a_cut_fades_in_and_out() -> None:
+    loud = np.where(np.arange(3200) // 40 % 2, 0.5, -0.5).astype(np.float32)
+    cut = trimmed(np.concatenate((np.zeros(500, np.float32), loud, np.zeros(900, np.float32))), 0.1)
+    assert len(cut) == len(loud)
+    assert np.abs(cut[[0, -1]]).max() < 0.02
+    assert np.abs(np.diff(np.abs(cut))).max() < 0.02  # no step but the wave's own
 
 
 def test_the_same_seed_says_the_same(turns: list[CallerTurn]) -> None:

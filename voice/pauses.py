@@ -411,7 +411,7 @@ def _clause(words: Sequence[Word], caller: Caller) -> Iterator[tuple[Sequence[Wo
             cuts[number] = _quietest(pcm, begins[place])
     loudest = float(np.abs(pcm).max())
     for first, after in pairwise(sorted(cuts)):
-        yield words[first:after], _trimmed(pcm[cuts[first] : cuts[after]], FLOOR * loudest)
+        yield words[first:after], trimmed(pcm[cuts[first] : cuts[after]], FLOOR * loudest)
 
 
 def _letter(words: Sequence[Word], number: int) -> bool:
@@ -454,7 +454,7 @@ def _quietest(pcm: Pcm, near: int) -> int:
     return first + int(power.argmin()) + size // 2 if len(power) else near
 
 
-def _trimmed(pcm: Pcm, floor: float) -> Pcm:
+def trimmed(pcm: Pcm, floor: float) -> Pcm:
     """Return the samples from the first to the last above `floor`, faded in and out."""
     loud = np.flatnonzero(np.abs(pcm) > floor)
     if not len(loud):
