@@ -287,6 +287,29 @@ def test_a_caller_who_speaks_on_while_the_reply_goes_on_is_judged_again() -> Non
     assert turn.floor is Floor.USER
 
 
+def test_what_seems_to_be_an_echo_pauses_nothing_and_is_judged_as_long_as_it_lasts() -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(echo=True), 2.0)
+    assert turn.actions() == []
+    assert turn.floor is Floor.AGENT
+    turn.tick(2.1)
+    assert turn.actions() == [JudgeSound(1)]
+    turn.receive(SoundHeard(), 2.1)  # not the agent's voice alone, it turns out
+    assert turn.actions() == [PauseReply(1)]
+    turn.receive(Ruled(True), 2.5)
+    assert turn.actions() == [CancelReply(1)]
+    assert turn.floor is Floor.USER
+
+
+def test_an_echo_that_ends_is_judged_no_more() -> None:
+    turn = speaking()
+    turn.receive(SpeechStarted(echo=True), 2.0)
+    turn.receive(SpeechStopped(2.3, 0.3), 2.4)
+    turn.tick(2.5)
+    assert turn.actions() == []
+    assert turn.deadline == 9.0 + SETTINGS.longest_stall
+
+
 def test_a_reply_that_ends_while_the_caller_speaks_leaves_them_the_floor() -> None:
     turn = speaking(2.2)
     turn.receive(SpeechStarted(), 2.0)
@@ -406,7 +429,7 @@ def test_a_caller_who_leaves_ends_everything() -> None:
 
 
 EVENTS = st.one_of(
-    st.sampled_from(["sound", "passed", "speech", "stop", "typed", "tick"]),
+    st.sampled_from(["sound", "passed", "speech", "echo", "stop", "typed", "tick"]),
     st.tuples(st.just("revised"), st.floats(0.1, 1.5)),
     st.tuples(st.just("ruled"), st.booleans()),
     st.tuples(st.sampled_from(["progress", "played", "failed"]), st.integers(0, 12)),
@@ -426,6 +449,8 @@ def feed(turn: Turn, event: object, now: float) -> None:
             turn.receive(SoundPassed(), now)
         case "speech":
             turn.receive(SpeechStarted(), now)
+        case "echo":
+            turn.receive(SpeechStarted(echo=True), now)
         case "stop":
             turn.receive(SpeechStopped(now - 0.1, 0.3), now)
         case "typed":

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 
 import numpy as np
 
@@ -162,6 +163,10 @@ class Ears:
                 self._ended = at
                 if self.utterance is not None:
                     self.utterance.ended = at
+
+    def when(self, sample: int) -> float:
+        """Return the monotonic time, in seconds, at which a sample came."""
+        return monotonic() - (self.samples - sample) / RATE
 
     def paused(self, until: int) -> None:
         """Note that the caller goes on with the same turn at sample `until`."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -14,20 +14,22 @@ import llm.engine
 import tts.engine
 from asr import vad
 from asr.echo import EchoGuard
-from asr.turn_end import Evidence, Prosody, TurnEnd, prosody, wait
+from asr.turn_end import TurnEnd
 from asr.vad import SpeechDetector
 from latency.trace import CallTrace, Moment, TurnTrace
-from transport.audio import level_db
 from transport.line import Line, Pcm
 from transport.pacer import Pacer
 from voice.agent import Agent
+from voice.answering import Answering
 from voice.context import Context
-from voice.hearing import Ears, Final, Utterance, Words
-from voice.interruption import InterruptionSettings, Ruling, Sound, judge
+from voice.disturbance import Disturbance, Disturbances, described
+from voice.endpoint import Endpointer
+from voice.hearing import Ears, Final, Utterance
+from voice.interruption import Ruling
 from voice.reply import Thinking
 from voice.settings import Settings
 from voice.speaking import Speaker
-from voice.speculation import Attempt, Before, Spent, Tally, timed
+from voice.speculation import Attempt, Spent, Tally, timed
 from voice.tools import Outcome
 from voice.turn import (
     Action,
@@ -56,7 +58,7 @@ from voice.turn import (
     Typed,
     WaitRevised,
 )
-from voice.understanding import Understanding, Verdict
+from voice.understanding import Understanding
 
 log = logging.getLogger(__name__)
 
@@ -87,33 +89,6 @@ STALLED = 0.02
 
 CATCH_UP = 0.005
 """Seconds to read what came meanwhile, before silence is concluded from it."""
-
-JUDGING = InterruptionSettings()
-
-ECHO_EVERY = 0.1
-"""Seconds between two looks for the agent's own voice in a sound; each takes 1 ms."""
-
-ECHO_SPAN = 0.2
-"""Seconds of the sound that each looks at."""
-
-
-@dataclass(slots=True)
-class Disturbance:
-    """A sound during a reply.
-
-    Attributes:
-        began: Its first sample, counted from the call's first.
-        ended: The one after its last; None while it goes on.
-        final: The recogniser's last word on it, if it has been said.
-        evidence: What is known of it.
-        looked: When the echo guard was last asked, in seconds.
-    """
-
-    began: int
-    ended: int | None = None
-    final: asr.engine.Hypothesis | None = None
-    evidence: Sound = field(default_factory=lambda: Sound(0.0))
-    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +139,7 @@ class Session:
         self._toolbox = crew.agent.open()
         self._understanding = Understanding(crew.agent.lines)
         self._detector = SpeechDetector(crew.vad, self._noticed)
-        self._ears = Ears(crew.ears, self._detector, name, self._expects, self._opened)
+        self._ears = Ears(crew.ears, self._detector, name, self.expects, self._opened)
         self._echo = EchoGuard()
         self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played, self._echo)
         self._thinking = Thinking(
@@ -176,27 +151,32 @@ class Session:
             mark=self.trace.mark,
             tell=self._tell,
             keep=self._keep,
-            decided=self._decided,
+            decided=self.decided,
         )
-        self._words = Words()
-        self._typed: list[str] = []
+        self._answering = Answering(
+            self,
+            self._thinking,
+            self._understanding,
+            self.context,
+            self._toolbox,
+            note,
+            self._tell,
+        )
+        self._endpointer = Endpointer(self._ears, crew.turn_end, settings.turn, self.expects)
+        self._disturbances = Disturbances(self._ears, self._echo, self.expects)
         self._attempt: Attempt | None = None
         self.tally = Tally()
         """What the answers of this call cost."""
-        self._interrupted = ""
         self._reply: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._tools: set[asyncio.Task[Outcome]] = set()
         self._catching_up = False
         self._typed_at = 0.0
-        self._sound = Disturbance(0)
-        self._melody: Prosody | None = None  # of the latest speech, once it was asked for
         self._wait = settings.turn.longest_wait
-        self._usual_db: float | None = None  # the caller's level
         self._overlapped = 0.0  # seconds by which the making of a reply began before the decision
         self._went_on = asyncio.Event()  # an answer was let go
-        self._partial = 0  # turn of a user caption that is not final yet
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -210,7 +190,8 @@ class Session:
         """Take the caller's next samples at 16 kHz."""
         if self._over.done() or not self._turn.number or not len(pcm):
             return
-        self._echo.heard(pcm, self._now() - len(pcm) / asr.engine.RATE)
+        if self._speaker.turn:
+            self._echo.heard(pcm, self._now() - len(pcm) / asr.engine.RATE)
         self._ears.hear(pcm)
 
     def receive(self, message: Mapping[str, Any]) -> None:
@@ -225,7 +206,7 @@ class Session:
             case {"type": "text", "text": str(text)}:
                 if text.strip():
                     self._typed_at = self._now()
-                    self._typed.append(text.strip()[:LONGEST_TYPED])
+                    self._answering.typed.append(text.strip()[:LONGEST_TYPED])
                     self._receive(Typed())
             case {"type": "text"}:
                 self._refuse("bad_message", 'a "text" message needs a string in "text"')
@@ -270,7 +251,7 @@ class Session:
         self._speaker.stop(self._speaker.turn)
         self._detector.close()
         self._ears.drop()
-        finals = [task for task, _ in self._words.finals]
+        finals = [task for task, _ in self._answering.words.finals]
         for task in (*self._tasks, *finals):
             task.cancel()
         await asyncio.gather(*self._tasks, *finals, return_exceptions=True)
@@ -288,11 +269,12 @@ class Session:
 
     def _tick(self) -> None:
         """Let the turn core know that time has passed."""
+        self._timer = None
         assert self._turn.deadline is not None
         now = self._now()
         if now - self._turn.deadline > STALLED and not self._catching_up:
             # This process was away, and what the caller said meanwhile is still unread.
-            self._catching_up = True
+            self._catching_up, self._timer_at = True, self._turn.deadline
             self._timer = asyncio.get_running_loop().call_later(CATCH_UP, self._tick)
             return
         self._catching_up = False
@@ -302,12 +284,15 @@ class Session:
     def _perform(self) -> None:
         for action in self._turn.actions():
             self._do(action)
+        deadline = self._turn.deadline
         if self._timer is not None:
+            if deadline == self._timer_at:
+                return
             self._timer.cancel()
             self._timer = None
-        if self._turn.deadline is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(self._turn.deadline, self._tick)
+        if deadline is not None:
+            self._timer_at = deadline
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._tick)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -343,7 +328,7 @@ class Session:
         now = self._now()
         if cause is Cause.TYPED:  # what was being said meanwhile is taken back
             self._ears.drop()
-            self._words.forget()
+            self._answering.words.forget()
             waited_from = now
         if waited_from is not None:
             self.trace.mark("speech_end", turn, waited_from)
@@ -357,11 +342,10 @@ class Session:
         self._drop_attempt()
         self._stop_reply(turn - 1)
         if cause is Cause.SPOKEN:
-            self._usual_db = level_db(self._ears.latest(1.0))
             if (final := self._ears.finish(now)) is not None:
-                self._words.finals.append(final)
+                self._answering.words.finals.append(final)
         else:
-            self._interrupted = ""
+            self._answering.interrupted = ""
         self._make(turn, cause)
 
     def _make(self, turn: int, cause: Cause, *, held: bool = False) -> None:
@@ -372,7 +356,7 @@ class Session:
 
     async def _make_reply(self, turn: int, cause: Cause, spent: Spent) -> None:
         try:
-            async with aclosing(self._phrases(turn, cause, spent)) as phrases:
+            async with aclosing(self._answering.phrases(turn, cause, spent)) as phrases:
                 await self._say(turn, phrases, spent)
         except ENGINE_ERRORS as error:
             log.warning("call %s, turn %d: %s", self.name, turn, error)
@@ -398,16 +382,9 @@ class Session:
             self._attempt_with(turn, final)
 
     def _attempt_with(self, turn: int, final: Final) -> None:
-        before = Before(
-            self.context.snapshot(),
-            self._words.copy(),
-            self._understanding.misses,
-            self._understanding.expects,
-            self._interrupted,
-        )
-        self._attempt = Attempt(turn, self._now(), before)
+        self._attempt = Attempt(turn, self._now(), self._answering.snapshot())
         self.tally.starts += 1
-        self._words.finals.append(final)
+        self._answering.words.finals.append(final)
         self._make(turn, Cause.SPOKEN, held=True)
 
     def _check(self, attempt: Attempt) -> None:
@@ -441,8 +418,8 @@ class Session:
         self.tally.kept += 1
         self._note({"type": "speculation", "turn": attempt.turn, "kept": True})
         self._overlapped = self._now() - attempt.began
-        self._usual_db = level_db(self._ears.latest(1.0))
-        self._ears.leave(self._words.finals[-1][0] if self._words.finals else None)
+        finals = self._answering.words.finals
+        self._ears.leave(finals[-1][0] if finals else None)
         for effect in attempt.effects:
             effect()
         self._speaker.release()
@@ -462,112 +439,26 @@ class Session:
             self._reply = None
         self._speaker.stop(attempt.turn)
         self.trace.forget(attempt.turn)
-        self._words.drop(attempt.before.words)
-        self.context.restore(attempt.before.context)
-        self._understanding.misses = attempt.before.misses
-        self._understanding.expects = attempt.before.expects
-        self._interrupted = attempt.before.interrupted
+        self._answering.restore(attempt.before)
 
-    async def _decided(self, turn: int) -> None:
+    def knows_words(self, turn: int, text: str) -> None:
+        """Take all words of a turn, once they are known."""
+        if self._attempt is not None and self._attempt.turn == turn:
+            self._attempt.text = text
+            self._know_words(text)
+
+    async def decided(self, turn: int) -> None:
         """Return once it is decided that turn `turn` is to be answered."""
         while self._attempt is not None and self._attempt.turn == turn:
             self._went_on.clear()
             await self._went_on.wait()
 
-    def _once_decided(self, turn: int, effect: Callable[[], None]) -> None:
+    def once_decided(self, turn: int, effect: Callable[[], None]) -> None:
         """Do something now, or when the held answer `turn` is let go; never if it is dropped."""
         if self._attempt is not None and self._attempt.turn == turn:
             self._attempt.effects.append(effect)
         else:
             effect()
-
-    # What is said.
-
-    async def _phrases(self, turn: int, cause: Cause, spent: Spent) -> AsyncGenerator[str, None]:
-        """Yield the phrases of a reply; of one that is held, only the first."""
-        lines, thinking = self._crew.agent.lines, self._thinking
-        match cause:
-            case Cause.GREETING:
-                phrases = thinking.line(turn, lines.greeting)
-            case Cause.SILENCE:
-                phrases = thinking.line(turn, lines.still_there)
-            case Cause.GOODBYE:
-                phrases = thinking.line(turn, lines.goodbye)
-            case Cause.FAILURE:
-                phrases = thinking.line(turn, lines.failed)
-            case Cause.TYPED:
-                text = " ".join(self._typed)
-                self._typed.clear()
-                phrases = self._answer(turn, text, spent)
-            case Cause.SPOKEN:
-                phrases = await self._answer_spoken(turn, spent)
-        async with aclosing(phrases):
-            async for phrase in phrases:
-                yield phrase
-                await self._decided(turn)
-
-    async def _answer_spoken(self, turn: int, spent: Spent) -> AsyncGenerator[str, None]:
-        """Decide what the caller's sound was, and answer that."""
-        asked = self._now()
-        try:
-            heard = await self._words.all()
-        finally:
-            spent.add("asr", self._now() - asked)
-        self.trace.mark("asr_final", turn, self._now())
-        if self._attempt is not None and self._attempt.turn == turn:
-            self._attempt.text = heard.text
-            self._know_words(heard.text)
-        judged = self._understanding.judge(heard, self._expects(), bool(self._interrupted))
-        note = {
-            "type": "heard",
-            "turn": turn,
-            "text": heard.text,
-            "confidence": round(heard.confidence, 3),
-            "seconds": round(heard.duration, 2),
-            "verdict": judged.verdict.name.lower(),
-        }
-        self._once_decided(turn, partial(self._note, note))
-        interrupted, self._interrupted = self._interrupted, ""
-        match judged.verdict:
-            case Verdict.UNDERSTOOD:
-                return self._answer(turn, heard.text, spent)
-            case Verdict.MISSED:
-                self._once_decided(turn, partial(self._show_missed, turn, heard.text))
-                return self._thinking.line(turn, judged.line)
-            case Verdict.NOISE:
-                self._once_decided(turn, self._take_back_caption)
-                return self._go_on(turn, interrupted, spent)
-
-    def _show_missed(self, turn: int, text: str) -> None:
-        self._caption(turn, text, final=True, understood=False)
-        choices = list(self._toolbox.choices)
-        self._tell({"type": "choices", "turn": turn, "choices": choices})
-
-    def _take_back_caption(self) -> None:
-        if self._partial:
-            self._caption(self._partial, "", final=True)
-
-    async def _answer(self, turn: int, text: str, spent: Spent) -> AsyncGenerator[str, None]:
-        """Answer the caller's words, after what is still to be said of a tool at work."""
-        self._understanding.understood()
-        self._once_decided(turn, partial(self._caption, turn, text, final=True))
-        async with aclosing(self._thinking.settle(turn)) as phrases:
-            async for phrase in phrases:
-                yield phrase
-        if self._thinking.end:
-            return
-        self.context.caller_said(turn, text)
-        async with aclosing(self._thinking.answer(turn, spent)) as phrases:
-            async for phrase in phrases:
-                yield phrase
-
-    def _go_on(self, turn: int, interrupted: str, spent: Spent) -> AsyncGenerator[str, None]:
-        """Say what a sound that meant nothing has cut off."""
-        if self._thinking.working:
-            return self._thinking.settle(turn)
-        if not interrupted and self.context.unanswered:
-            return self._thinking.answer(turn, spent)
-        return self._thinking.line(turn, interrupted)
 
     async def _say(self, turn: int, phrases: AsyncGenerator[str, None], spent: Spent) -> None:
         """Speak phrases; tell the turn core how it goes."""
@@ -628,7 +519,8 @@ class Session:
             self._reply = None
         heard = self._speaker.stop(turn)
         if heard is not None:
-            self._interrupted = self.context.agent_heard(turn, heard) or self._interrupted
+            cut = self.context.agent_heard(turn, heard)
+            self._answering.interrupted = cut or self._answering.interrupted
 
     # The caller.
 
@@ -642,11 +534,11 @@ class Session:
             self._over.set_exception(error)
 
     def _notice(self, event: vad.SpeechEvent) -> None:
-        floor = self._turn.floor
+        floor, disturbances = self._turn.floor, self._disturbances
         match event:
             case vad.SoundHeard(at):
-                if floor is Floor.AGENT and not self._is_echo(at):
-                    self._sound = Disturbance(at)
+                if floor is Floor.AGENT and not disturbances.is_echo(at):
+                    disturbances.sound = Disturbance(at)
                     self._receive(SoundHeard())
             case vad.SoundPassed():
                 self._receive(SoundPassed())
@@ -655,105 +547,45 @@ class Session:
                     self._ears.paused(at)
                 self._ears.notice(event)
                 if floor is Floor.AGENT:
-                    self._sound = Disturbance(at)
-                    if self._is_echo(at):
-                        return  # it is judged again if it turns out to be more
-                self._sound.ended = None
-                self._receive(SpeechStarted())
+                    disturbances.sound = Disturbance(at)
+                disturbances.sound.ended = None
+                self._receive(SpeechStarted(floor is Floor.AGENT and disturbances.is_echo(at)))
             case vad.SpeechStopped(at):
                 self._ears.notice(event)
-                self._sound.ended = at
+                disturbances.sound.ended = at
+                if floor is Floor.USER:
+                    disturbances.learn_level()
                 if floor in (Floor.USER, Floor.CONTESTED):
-                    self._melody = None
-                    self._wait = self._choose_wait("")
-                self._receive(SpeechStopped(self._when(at), self._wait))
+                    self._wait = self._endpointer.fell_silent(self._answering.words.heard)
+                self._receive(SpeechStopped(self._ears.when(at), self._wait))
                 match self._turn.floor:
                     case Floor.CONTESTED:
-                        self._spawn(self._hear_out(self._sound))
+                        self._spawn(self._hear_out())
                     case Floor.AGENT:
                         self._forget_sound()
-
-    def _choose_wait(self, final: str) -> float:
-        """Return the silence that ends this turn, from its words (`final` once they are)."""
-        turn, ears = self._settings.turn, self._ears
-        if turn.shortest_wait == turn.longest_wait:
-            return turn.shortest_wait
-        utterance = ears.utterance
-        if utterance is None:
-            return turn.longest_wait
-        if self._melody is None:
-            self._melody = prosody(ears.latest(1.0, utterance.ended))
-        evidence = Evidence(
-            words=final or f"{self._words.heard.text} {utterance.latest.text}".strip(),
-            expects=self._expects(),
-            prosody=self._melody,
-            pauses=tuple(ears.pauses),
-            speech=self._words.heard.duration + utterance.duration,
-        )
-        probability = self._crew.turn_end.probability(evidence)
-        return wait(probability, turn.shortest_wait, turn.longest_wait, evidence.pauses)
 
     def _know_words(self, final: str = "") -> None:
         """Revise how long to wait, now that more of the words is known."""
         if self._turn.floor is Floor.PENDING:
-            self._wait = self._choose_wait(final)
+            self._wait = self._endpointer.wait(self._answering.words.heard, final)
             self._receive(WaitRevised(self._wait))
-
-    def _when(self, sample: int) -> float:
-        """Return when a sample of the caller came, in seconds."""
-        return self._now() - (self._ears.samples - sample) / asr.engine.RATE
 
     # Sounds during a reply.
 
-    def _is_echo(self, since: int) -> bool:
-        """Tell whether what was heard from sample `since` on is the agent's own voice."""
-        echo = self._echo.echo(self._when(since), self._now())
-        return echo.similarity >= JUDGING.similarity
-
     def _judge(self) -> None:
-        """Say what the sound is that paused the reply, if that is clear."""
-        sound, utterance = self._sound, self._ears.utterance
-        evidence, now = sound.evidence, self._now()
-        began = self._when(sound.began)
-        over = sound.ended is not None
-        end = self._when(self._ears.samples if sound.ended is None else sound.ended)
-        hypothesis = sound.final or (utterance.latest if utterance else asr.engine.Hypothesis())
-        evidence.seconds = max(0.0, end - began)
-        evidence.ended, evidence.silence = over, now - end if over else 0.0
-        evidence.words, evidence.confidence = hypothesis.text, hypothesis.confidence
-        evidence.final = sound.final is not None
-        evidence.expects, evidence.usual_db = self._expects(), self._usual_db
-        if not over and now - sound.looked >= ECHO_EVERY:
-            sound.looked = now
-            evidence.level_db = level_db(self._ears.latest(min(now - began, 1.0)))
-            evidence.explained(self._echo.echo(max(began, now - ECHO_SPAN), now))
-        ruling = judge(evidence, JUDGING)
+        """Say what the sound is that paused the reply, or may be more than an echo."""
+        ruling, floor = self._disturbances.judge(), self._turn.floor
         if ruling is Ruling.WAIT:
+            if floor is Floor.AGENT:
+                self._receive(SoundHeard())
             return
-        if self._turn.floor is Floor.CONTESTED:
-            self._note(
-                {
-                    "type": "sound",
-                    "turn": self._turn.number,
-                    "ruling": ruling.name.lower(),
-                    "seconds": round(evidence.seconds, 2),
-                    "text": evidence.words,
-                    "echo": round(evidence.echo.similarity if evidence.echo else 0.0, 2),
-                }
-            )
-        if ruling is Ruling.RESUME and not over:  # what follows is another sound
-            self._sound = Disturbance(self._ears.samples)
+        if floor is Floor.CONTESTED:
+            sound = described(self._disturbances.sound.evidence, ruling)
+            self._note({"type": "sound", "turn": self._turn.number, **sound})
         self._receive(Ruled(ruling is Ruling.INTERRUPT))
 
-    async def _hear_out(self, sound: Disturbance) -> None:
-        """Let the recogniser have its last word on a sound that is over."""
-        settled = self._ears.settle(self._now())
-        try:
-            final = await settled[0] if settled else asr.engine.Hypothesis(confidence=0.0)
-        except asr.engine.EngineError:
-            final = asr.engine.Hypothesis(confidence=0.0)
-        if sound is self._sound and self._turn.floor is Floor.CONTESTED:
-            sound.final = final
+    async def _hear_out(self) -> None:
+        if await self._disturbances.hear_out() and self._turn.floor is Floor.CONTESTED:
             self._judge()
 
     def _resume(self, turn: int) -> None:
@@ -761,17 +593,18 @@ class Session:
         self._tell({"type": "resume", "turn": turn})
         self._speaker.resume()
         self._receive(ReplyProgressed(turn, self._speaker.until()))
-        if self._sound.ended is not None:
+        if self._disturbances.over:
             self._forget_sound()
 
     def _forget_sound(self) -> None:
         """Forget what was no interruption; it is no part of what the caller says next."""
         self._ears.drop()
-        self._take_back_caption()
+        self._answering.take_back_caption()
 
     # Odds and ends.
 
-    def _expects(self) -> str:
+    def expects(self) -> str:
+        """Return the topic that the agent has just asked about."""
         return self._understanding.expects or self._toolbox.expects
 
     def _opened(self, utterance: Utterance) -> None:
@@ -784,15 +617,9 @@ class Session:
                 utterance.latest = hypothesis
                 self._know_words()
                 if utterance is self._ears.utterance and hypothesis.text:
-                    self._caption(turn, hypothesis.text, final=False)
+                    self._answering.caption(turn, hypothesis.text, final=False)
         except asr.engine.EngineError:
             pass  # whoever asks for the final words hears of it
-
-    def _caption(self, turn: int, text: str, *, final: bool, **more: bool) -> None:
-        """Show what the caller said."""
-        self._partial = 0 if final else turn
-        caption = {"type": "captions", "turn": turn, "role": "user", "text": text, "final": final}
-        self._tell(caption | more)
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         self._note(event)

@@ -1,7 +1,7 @@
 """Answers that are made before it is decided that the caller is done, and what they cost."""
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import monotonic
@@ -64,11 +64,11 @@ class Tally:
             self.wasted_seconds += spent.total
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Before:
     """What was true before an answer that may be dropped, to be restored then."""
 
-    context: Sequence[Entry]
+    context: tuple[Entry, ...]
     words: Words
     misses: int
     expects: str

@@ -100,7 +100,14 @@ class SoundPassed:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The caller began to make speech-like sound, or went on after `SpeechStopped`."""
+    """The caller began to make speech-like sound, or went on after `SpeechStopped`.
+
+    Attributes:
+        echo: Whether it seems to be the agent's own voice. It then pauses nothing, but it is
+            judged as long as it lasts.
+    """
+
+    echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +389,8 @@ class Turn:
                 self._contest(now)
             case SoundPassed():
                 self._rule(False, before, now)
-            case SpeechStarted():
-                self._speech_started(before, now)
+            case SpeechStarted(echo):
+                self._speech_started(before, echo, now)
             case SpeechStopped() | WaitRevised():
                 self._wait = event.wait if isinstance(event, WaitRevised) else self._wait
                 self._fell_silent(before, now)
@@ -450,8 +457,10 @@ class Turn:
 
     # The caller's turn.
 
-    def _speech_started(self, before: Floor, now: float) -> None:
+    def _speech_started(self, before: Floor, echo: bool, now: float) -> None:
         match before:
+            case Floor.AGENT if echo:
+                self.floor, self._judge_at = Floor.AGENT, now + JUDGE_EVERY
             case Floor.AGENT:
                 self._contest(now)
             case Floor.CONTESTED:
