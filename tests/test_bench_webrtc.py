@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from transport.codec import SPEAKING_RATE, Decoder
-from voice.bench_webrtc import next_count, one_way
+from voice.bench_webrtc import one_way
+from voice.callers import white
 from voice.webrtc_callers import SAMPLES, Score, make_loop
 
 
@@ -67,25 +68,6 @@ def test_the_first_sound_is_looked_for_and_no_other() -> None:
     assert not score.wants_sound
 
 
-@pytest.mark.parametrize(
-    ("passed", "following"),
-    [
-        ({}, 10),
-        ({10: True}, 25),
-        ({10: True, 25: False}, 15),
-        ({10: True, 25: False, 15: True}, 20),
-        ({10: True, 25: False, 15: True, 20: True}, None),
-        ({10: False}, 5),
-        ({10: False, 5: False}, None),
-        ({10: True, 25: True}, None),
-    ],
-)
-def test_the_limit_is_found_in_steps_of_five(
-    passed: dict[int, bool], following: int | None
-) -> None:
-    assert next_count(passed, (10, 25)) == following
-
-
 def test_a_loop_begins_with_speech_and_meets_every_window() -> None:
     speech = 0.3 * np.sin(np.arange(8000) * 0.2).astype(np.float32)
     loop = make_loop(np.concatenate([np.zeros(800, np.float32), speech]), 16_000, 1.0)
@@ -100,7 +82,7 @@ def test_a_loop_begins_with_speech_and_meets_every_window() -> None:
 
 
 def test_noise_lies_under_all_of_a_loop() -> None:
-    loop = make_loop(np.full(8000, 0.3, np.float32), 16_000, 1.0, noise_db=-40)
+    loop = make_loop(np.full(8000, 0.3, np.float32), 16_000, 1.0, white(-40))
     pause = loop.pcm[loop.spoken * SAMPLES :]
     assert len(pause) > SPEAKING_RATE
     assert float(np.sqrt(np.mean(pause**2))) == pytest.approx(0.01, rel=0.05)

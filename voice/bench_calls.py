@@ -24,6 +24,7 @@ from transport.audio import Pcm, Resampler
 from voice import bench_server
 from voice.callers import RATE, Plan, Turn, babble, hold, noisy, white
 from voice.calling import synthesise
+from voice.sweep import BAD, SLOWER, Sweep
 
 UTTERANCES = (
     "Could you please tell me the time in London?",
@@ -35,17 +36,8 @@ UTTERANCES = (
 BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
 """espeak-ng voices of the babble in the background."""
 
-SLOWER = 0.25
-"""Seconds by which the 95th percentile of many calls may be slower than one call's median."""
-
-BAD = 0.02
-"""Share of turns that may be bad."""
-
 COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
 """Calls at once, until one fails."""
-
-STEP = 5
-"""Calls to which the limit is found."""
 
 LEAST = 0.9
 """Share of a reply that must come."""
@@ -98,40 +90,21 @@ class Conditions:
         }
 
 
-@dataclass(slots=True)
-class Sweep:
-    """The search for the most calls that pass: up the list, then halving."""
-
-    passed: int = 0
-    failed: int | None = None
-
-    def next(self) -> int | None:
-        """Return how many calls to try next, or None when the limit is found."""
-        if self.failed is None:
-            return next((count for count in COUNTS if count > self.passed), None)
-        if self.failed - self.passed <= STEP:
-            return None
-        middle = (self.passed + self.failed) // 2 // STEP * STEP
-        return max(middle, self.passed + STEP)
-
-    def record(self, count: int, passed: bool) -> None:
-        """Take one result."""
-        if passed:
-            self.passed = max(self.passed, count)
-        else:
-            self.failed = count if self.failed is None else min(self.failed, count)
-
-
 async def speech(conditions: Conditions, texts: Sequence[str]) -> tuple[list[Any], list[bytes]]:
     """Return utterances ending on their last sample, and the silence between, as frames."""
-    spoken = [await _trimmed(text, "en-us") for text in texts]
+    said = [await spoken(text, "en-us") for text in texts]
+    return noisy(said, await noise(conditions))
+
+
+async def noise(conditions: Conditions) -> Pcm:
+    """Return the noise of the callers' line, at `RATE`, to be repeated."""
     if not conditions.babble:
-        return noisy(spoken, white(conditions.noise))
-    voices = [await _trimmed(UTTERANCES[n % 3], voice) for n, voice in enumerate(BABBLE)]
-    return noisy(spoken, babble(voices, conditions.noise))
+        return white(conditions.noise)
+    voices = [await spoken(UTTERANCES[n % 3], voice) for n, voice in enumerate(BABBLE)]
+    return babble(voices, conditions.noise)
 
 
-async def _trimmed(text: str, voice: str) -> Pcm:
+async def spoken(text: str, voice: str) -> Pcm:
     """Return speech at `RATE`, from its first to its last sample above -40 dB of full scale."""
     pcm, rate = await synthesise(text, voice)
     resampler = Resampler(rate, RATE)
@@ -167,12 +140,12 @@ async def interruptions(conditions: Conditions, turns: int, console: Console) ->
     every = [
         0.0 if t.early is None else t.early - t.started for t in caller.turns[1:] if t.interrupting
     ]
-    _print(console, row | _percentiles(every, (50, 95)) | _machine())
+    _print(console, row | _percentiles(every, (50, 95)) | machine())
 
 
 async def capacity(conditions: Conditions, turns: int, console: Console) -> None:
     """Find the most calls on one core; print one JSON line for each number that was tried."""
-    sweep, base = Sweep(), None
+    sweep = Sweep(COUNTS)
     one = await _run(conditions, 1, max(turns, 8))
     _print(console, one)
     base = one["p50"]
@@ -233,7 +206,7 @@ async def soak(conditions: Conditions, count: int, minutes: float, console: Cons
         "tasks_left": after_tasks - idle_tasks,
         **conditions.described(),
     }
-    _print(console, row | _machine())
+    _print(console, row | machine())
     if row["lost"] or row["files_left"] > 0 or row["tasks_left"] > 0:
         raise RuntimeError("calls were lost, or something was left behind: see the line above")
 
@@ -274,7 +247,7 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
         "memory_mb_per_call": round((end.memory - idle.memory) / count, 3),
         "caller_late_ms": round(1000 * max(caller.late for caller in callers), 1),
         **conditions.described(),
-        **_machine(),
+        **machine(),
     }
 
 
@@ -315,7 +288,8 @@ async def _tasks(url: str) -> int:
     return 0
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """Return where a figure was taken."""
     return {
         "python": platform.python_version(),
         "machine": f"{os.cpu_count()} x {platform.machine()}",

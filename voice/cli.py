@@ -158,6 +158,16 @@ def bench(
     conditions = bench_calls.Conditions(
         reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
     )
+    if transport == "webrtc":
+        from voice.bench_webrtc import held
+
+        if what not in ("latency", "capacity"):
+            raise ValueError(f"--what is {what!r}; over WebRTC it is latency or capacity")
+        counts = [] if what == "capacity" else calls or [1, 25]
+        _run(held(conditions, counts, turns, out))
+        return
+    if transport != "websocket":
+        raise ValueError(f"--transport is {transport!r}; expected websocket or webrtc")
     match what:
         case "latency":
             _run(bench_calls.latency(conditions, calls or [1, 50], turns, out))

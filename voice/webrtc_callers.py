@@ -133,10 +133,10 @@ class Loop:
     pcm: Pcm
 
 
-def make_loop(speech: Pcm, rate: int, reply: float, noise_db: float | None = None) -> Loop:
+def make_loop(speech: Pcm, rate: int, reply: float, noise: Pcm | None = None) -> Loop:
     """Encode `speech`, and silence for a reply of `reply` seconds.
 
-    `noise_db` is the level of a noise under all of it, in dB of full scale.
+    `noise`, at `rate`, goes on under all of it.
     """
     resampler = Resampler(rate, SPEAKING_RATE)
     voice = np.concatenate([resampler.push(speech), resampler.flush()])
@@ -146,9 +146,9 @@ def make_loop(speech: Pcm, rate: int, reply: float, noise_db: float | None = Non
     frames = (spoken + round((reply + ROOM) / FRAME)) | 1
     pcm = np.zeros(frames * SAMPLES, np.float32)
     pcm[spoken * SAMPLES - len(voice) : spoken * SAMPLES] = voice  # ends with a packet
-    if noise_db is not None:
-        noise = np.random.default_rng(0).standard_normal(len(pcm))
-        pcm += (10 ** (noise_db / 20) * noise).astype(np.float32)
+    if noise is not None:
+        fine = Resampler(rate, SPEAKING_RATE)
+        pcm += np.resize(np.concatenate([fine.push(noise), fine.flush()]), len(pcm))
     encoder = Encoder("opus")
     encoded = [encoder.encode(frame) for frame in np.tile(pcm.reshape(-1, SAMPLES), (2, 1))]
     return Loop(encoded[frames:], spoken, pcm)

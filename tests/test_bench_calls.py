@@ -1,0 +1,108 @@
+"""What measures the server is measured, too."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm.script import tokens
+from transport.audio import from_pcm16
+from transport.line import Pcm
+from transport.websocket_frames import plain
+from voice import stubs
+from voice.bench_calls import _slope
+from voice.callers import SAMPLES, Plan, Reply, babble, frames, hold, noisy, white
+from voice.settings import load
+from voice.sweep import Sweep
+
+from helpers import running, voiced
+
+
+@pytest.mark.parametrize(
+    ("results", "following"),
+    [
+        ([], 10),
+        ([(10, True)], 25),
+        ([(10, True), (25, False)], 15),
+        ([(10, True), (25, False), (15, True)], 20),
+        ([(10, True), (25, False), (15, True), (20, True)], None),
+        ([(10, False)], 5),
+        ([(10, False), (5, False)], None),
+        ([(10, True), (25, True)], None),
+    ],
+)
+def test_the_limit_is_found_in_steps_of_five(
+    results: list[tuple[int, bool]], following: int | None
+) -> None:
+    sweep = Sweep((10, 25))
+    for count, passed in results:
+        sweep.record(count, passed)
+    assert sweep.next() == following
+
+
+def test_frames_are_what_a_client_sends() -> None:
+    pcm = np.linspace(-0.5, 0.5, 3 * SAMPLES, dtype=np.float32)
+    heard = [from_pcm16(message) for frame in frames(pcm) for message in plain(frame) or []]
+    assert [len(piece) for piece in heard] == [SAMPLES] * 3
+    assert np.allclose(np.concatenate(heard), pcm, atol=1e-4)
+
+
+def level(pcm: Pcm) -> float:
+    return 10 * float(np.log10(np.mean(pcm**2)))
+
+
+def test_noise_has_its_level_and_lies_under_speech_and_silence() -> None:
+    assert level(white(-40)) == pytest.approx(-40, abs=0.2)
+    assert level(babble([voiced()], -50)) == pytest.approx(-50, abs=0.2)
+    assert not white(float("-inf")).any()
+    speech, silence = noisy([np.zeros(1000, np.float32)], white(-40))
+    for messages in (speech[0].frames, silence):
+        pcm = np.concatenate([from_pcm16(m) for f in messages for m in plain(f) or []])
+        assert level(pcm) == pytest.approx(-40, abs=1)
+    assert speech[0].seconds == pytest.approx(0.08)
+
+
+def test_a_reply_that_comes_late_has_an_underrun() -> None:
+    reply = Reply(1.0)
+    for at in (1.0, 1.0, 1.0, 1.1):
+        reply.add(0.02, at)
+    assert (reply.underruns, reply.seconds) == (0, pytest.approx(0.08))
+    reply.add(0.02, 1.2)
+    assert reply.underruns == 1
+
+
+def test_a_slope_has_an_error() -> None:
+    slope, error = _slope([(0, 1.0), (1, 2.0), (2, 3.0)])
+    assert (slope, error) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-3))
+    assert _slope([(0, 1.0)]) == (None, None)
+
+
+async def test_callers_are_answered_by_the_profile_bench_and_interrupt_it(tmp_path: Path) -> None:
+    settings = load(None, {}, {"profile": "bench", "bench.reply": 1.2}).settings
+    speech, silence = noisy([voiced(0.8)], white(-50))
+    async with running(
+        tmp_path,
+        agent=stubs.agent(),
+        ears=stubs.ears(settings.bench),
+        mind=stubs.mind(settings.bench),
+        mouth=stubs.mouth(settings.bench),
+        turn=settings.turn,
+        profile="bench",
+    ) as live:
+        plan = Plan(speech=speech, silence=silence, turns=3, period=0, interrupt=2, barge_after=0.4)
+        (caller,) = await hold("127.0.0.1", live.port, plan, 1, limit=30)
+        whole, cut, interrupting = caller.turns[:3]
+        assert not caller.lost
+        for turn in (whole, interrupting):
+            assert turn.reply is not None
+            assert turn.ended is not None
+            assert turn.reply.first - turn.ended > 0.19
+            assert turn.reply.seconds == pytest.approx(1.2, abs=0.1)
+        assert interrupting.interrupting
+        assert cut.reply is not None
+        assert cut.reply.seconds < 1.1
+
+
+def test_the_stubs_take_the_time_that_was_agreed() -> None:
+    words = [token.text for token in tokens(stubs.REPLY)]
+    assert (len(words), words.index(".") + 1) == (30, 10)
