@@ -32,13 +32,15 @@ class Disturbance:
         ended: The one after its last; None while it goes on.
         final: The recogniser's last word on it, if it has been said.
         evidence: What the judge is told.
-        looked: When the echo guard was last asked, in seconds.
+        since: When sound began of which this is a part, in seconds; an echo goes on.
+        looked: When the echo guard was last asked, likewise.
     """
 
     began: int
     ended: int | None = None
     final: Hypothesis | None = None
     evidence: Sound = field(default_factory=lambda: Sound(0.0))
+    since: float = 0.0
     looked: float = 0.0
 
 
@@ -53,9 +55,18 @@ class Disturbances:
         self._usual_db: float | None = None
 
     @property
+    def no_echo(self) -> bool:
+        """Whether the latest was looked at, and is more than the agent's own voice."""
+        return self.sound.evidence.echo is not None
+
+    @property
     def over(self) -> bool:
         """Whether the latest has ended."""
         return self.sound.ended is not None
+
+    def begin(self, at: int) -> None:
+        """Note that a sound began at sample `at`."""
+        self.sound = Disturbance(at, since=self._ears.when(at))
 
     def learn_level(self) -> None:
         """Note how loud the caller is, at the end of their speech."""
@@ -82,10 +93,10 @@ class Disturbances:
         if not self.over and now - sound.looked >= ECHO_EVERY:
             sound.looked = now
             evidence.level_db = level_db(ears.latest(min(now - began, LEVEL_SPAN)))
-            evidence.explained(self._echo.echo(max(began, now - ECHO_SPAN), now))
+            evidence.explained(self._echo.echo(max(sound.since, now - ECHO_SPAN), now))
         ruling = judge(evidence, JUDGING)
         if ruling is Ruling.RESUME and not self.over:
-            self.sound = Disturbance(ears.samples)
+            self.sound = Disturbance(ears.samples, since=sound.since, looked=sound.looked)
         return ruling
 
     async def hear_out(self) -> bool:

@@ -22,7 +22,7 @@ from transport.pacer import Pacer
 from voice.agent import Agent
 from voice.answering import Answering
 from voice.context import Context
-from voice.disturbance import Disturbance, Disturbances, described
+from voice.disturbance import Disturbances, described
 from voice.endpoint import Endpointer
 from voice.hearing import Ears, Final, Utterance
 from voice.interruption import Ruling
@@ -538,7 +538,7 @@ class Session:
         match event:
             case vad.SoundHeard(at):
                 if floor is Floor.AGENT and not disturbances.is_echo(at):
-                    disturbances.sound = Disturbance(at)
+                    disturbances.begin(at)
                     self._receive(SoundHeard())
             case vad.SoundPassed():
                 self._receive(SoundPassed())
@@ -547,7 +547,7 @@ class Session:
                     self._ears.paused(at)
                 self._ears.notice(event)
                 if floor is Floor.AGENT:
-                    disturbances.sound = Disturbance(at)
+                    disturbances.begin(at)
                 disturbances.sound.ended = None
                 self._receive(SpeechStarted(floor is Floor.AGENT and disturbances.is_echo(at)))
             case vad.SpeechStopped(at):
@@ -576,7 +576,7 @@ class Session:
         """Say what the sound is that paused the reply, or may be more than an echo."""
         ruling, floor = self._disturbances.judge(), self._turn.floor
         if ruling is Ruling.WAIT:
-            if floor is Floor.AGENT:
+            if floor is Floor.AGENT and self._disturbances.no_echo:
                 self._receive(SoundHeard())
             return
         if floor is Floor.CONTESTED:
