@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator, Iterable
 
 from asr.engine import RATE, Hypothesis, Listening, Pcm, Word
 
+KEPT = 100
+"""Openings remembered, for tests."""
+
 
 class Fake:
     """Hear the next text of `texts` in each utterance, and `always` when they are used up.
 
     Attributes:
-        opened: What every stream was opened with, in order.
+        opened: What every stream was opened with, in order, the last `KEPT`.
         listening: How many streams are open now.
     """
 
@@ -47,6 +50,7 @@ class Fake:
     def open(self, listening: Listening) -> "FakeStream":
         """Begin one utterance."""
         self.opened.append(listening)
+        del self.opened[:-KEPT]
         self.listening += 1
         text = next(self._texts, self._always)
         return FakeStream(self, text, self._confidence, self._delay, self._partial)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from llm.engine import Item, Json, Message, Params, Text, ToolCall, ToolResult, ToolSpec, Usage
 from llm.prompt import add_words
 
+KEPT = 100
+"""Prompts remembered, for tests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -37,7 +40,7 @@ class Script:
     """Answer by rules, token by token.
 
     Attributes:
-        prompts: The items of every generation begun, appended words included.
+        prompts: The items of every generation begun, appended words included, the last `KEPT`.
         generating: How many generations run now.
     """
 
@@ -107,6 +110,7 @@ class Thread:
         """Yield the answer; ends early when the thread is closed."""
         script = self._script
         script.prompts.append(tuple(self._items))
+        del script.prompts[:-KEPT]
         script.generating += 1
         try:
             answer = script.answer(self._items)[: params.max_tokens]

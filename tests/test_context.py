@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.engine import Message, ToolCall, ToolResult
-from voice.context import Context
+from voice.context import MOST, Context
 
 
 def test_only_heard_words_stay() -> None:
@@ -62,3 +62,27 @@ def test_heard_and_cut_words_are_all_the_words(
     ]
     assert kept == words[:heard]
     assert kept + cut == words
+
+
+def test_a_long_conversation_forgets_its_beginning_but_not_its_instructions() -> None:
+    context = Context("Be brief.")
+    for turn in range(1, 1000):
+        context.caller_said(turn, f"words {turn}")
+        context.tool_called(
+            turn, ToolCall(str(turn), "look", {}), ToolResult(str(turn), "look", {})
+        )
+        context.agent_says(turn, f"answer {turn}")
+        assert len(context.entries) <= MOST
+        assert context.items()[0] == Message("system", "Be brief.")
+        assert not isinstance(context.items()[1], ToolResult)
+    assert context.items()[-1] == Message("assistant", "answer 999")
+
+
+def test_what_is_restored_is_what_was_true_before() -> None:
+    context = Context("Be brief.")
+    context.caller_said(1, "hello")
+    before, snapshot = list(context.items()), context.snapshot()
+    context.caller_said(2, "again")
+    context.agent_says(2, "Good morning.")
+    context.restore(snapshot)
+    assert list(context.items()) == before

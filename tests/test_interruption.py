@@ -191,3 +191,14 @@ def test_every_back_channel_is_found_as_it_is_written(phrase: str) -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         InterruptionSettings(**wrong)
+
+
+def test_words_that_are_hardly_believed_interrupt_when_they_were_long_enough() -> None:
+    long = Sound(0.45, ended=True, words="tell", confidence=0.1, final=True)
+    assert judge(long, InterruptionSettings()) is Ruling.INTERRUPT
+    short = Sound(0.3, ended=True, words="tell", confidence=0.1, final=True)
+    assert judge(short, InterruptionSettings()) is Ruling.RESUME
+    back = Sound(0.45, ended=True, words="mhm", confidence=0.1, final=True)
+    assert judge(back, InterruptionSettings()) is Ruling.RESUME
+    wordless = Sound(0.45, ended=True, final=True)
+    assert judge(wordless, InterruptionSettings()) is Ruling.RESUME

@@ -14,6 +14,13 @@ LONGEST = 4000
 """Characters of the caller's words that wait for one answer; older ones are forgotten."""
 
 
+MOST = 400
+"""Entries of a conversation, an hour of talk; with more the oldest are forgotten."""
+
+FORGETFUL = 300
+"""Entries that are kept then, so that what a model has cached of them lasts for a while."""
+
+
 @dataclass(slots=True)
 class Entry:
     """One item of the conversation.
@@ -43,7 +50,7 @@ class Context:
 
     def snapshot(self) -> Sequence[Entry]:
         """Return what `restore` takes back, should what is added now turn out not to be said."""
-        return [replace(entry) for entry in self.entries]
+        return [*self.entries[:-1], replace(self.entries[-1])]  # only the last is ever added to
 
     def restore(self, snapshot: Sequence[Entry]) -> None:
         """Forget all that was added since `snapshot`."""
@@ -97,3 +104,9 @@ class Context:
     def _add(self, turn: int, item: Item) -> None:
         self._ids += 1
         self.entries.append(Entry(self._ids, turn, item))
+        if len(self.entries) > MOST:
+            # The instructions stay; a tool's result does not stay without its call.
+            kept = self.entries[-FORGETFUL:]
+            while kept and isinstance(kept[0].item, ToolResult):
+                kept.pop(0)
+            self.entries = [self.entries[0], *kept]

@@ -98,6 +98,8 @@ class InterruptionSettings:
         believed: Confidence from which words interrupt. Back-channels need none: to go on
             by mistake is mended by the next word, and their confidence is often low.
         wordless: Sound without words that interrupts; shorter ones are coughs.
+        doubted: Sound that interrupts once it is over, if its words are hardly believed but
+            certainly no back-channel: not to stop for "stop" is worse than to stop for a cough.
         longest_back_channel: Sound with nothing but back-channels that interrupts.
         patience: Silence in which the recogniser must have had its word.
         quiet_db: How far under the caller's usual level a sound is somebody else's,
@@ -107,6 +109,7 @@ class InterruptionSettings:
     similarity: float = 0.75
     believed: float = 0.4
     wordless: float = 0.7
+    doubted: float = 0.4
     longest_back_channel: float = 1.5
     patience: float = 0.6
     quiet_db: float = 15.0
@@ -119,6 +122,10 @@ class InterruptionSettings:
             raise ValueError(
                 f"wordless is {self.wordless} s and longest_back_channel "
                 f"{self.longest_back_channel} s; expected 0.1 to 5 s, in this order"
+            )
+        if not 0 < self.doubted <= self.wordless:
+            raise ValueError(
+                f"doubted is {self.doubted} s; expected more than 0, at most {self.wordless} s"
             )
         if not 0 < self.patience <= 5:
             raise ValueError(f"patience is {self.patience} s; expected more than 0, at most 5 s")
@@ -138,6 +145,8 @@ def judge(sound: Sound, settings: InterruptionSettings) -> Ruling:
     if sound.ended and not sound.final and sound.silence < settings.patience:
         return Ruling.WAIT  # words may be on their way, and nobody speaks
     limit = settings.longest_back_channel if phrases else settings.wordless
+    if phrases is None and sound.final:
+        limit = settings.doubted
     if sound.seconds >= limit:
         return Ruling.INTERRUPT
     return Ruling.RESUME if sound.ended else Ruling.WAIT
