@@ -247,4 +247,6 @@ async def test_the_agents_own_echo_does_not_interrupt_it(tmp_path: Path) -> None
         paused = len(of_type(caller, "resume"))
         assert caller.heard()[-1] == story
         assert not any(event.get("interrupted") for _, event in caller.events)
-        assert paused <= 2  # until the path is known
+        # Until the path is known, and where a busy machine moves it: this test is both of its
+        # ends. Without the guard it is 18 and more, one for every phrase of the story.
+        assert paused <= 6
