@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from asr.echo import Echo, EchoGuard
+from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped, VadModel
+from voice.interruption import InterruptionSettings
 
 from rooms import at_level, drifted, echo, mu_law, room
 from speech import RATE, Pcm, noise, resample, say, silence
@@ -178,3 +180,39 @@ def test_a_piece_longer_than_the_memory_leaves_its_end() -> None:
     guard.played(played[: 2 * RATE], RATE, BEGAN)
     guard.heard(heard[: 2 * RATE], BEGAN)
     assert asked(guard, 1.8, 2.0).similarity > 0.7
+
+
+def test_an_agents_own_echo_hardly_ever_pauses_it() -> None:
+    """As a session asks: at every start that the detector tells, and each 0.1 s while it lasts."""
+    story = say(
+        "Once upon a time there was a small clinic by a lake, and many people came to see it. "
+        "Some came by boat, and some came on foot, and all of them were well received."
+    )
+    delay, frame = round(0.12 * RATE), 320
+    microphone = 0.3 * np.concatenate([silence(delay / RATE), story, silence(1)])
+    guard, starts, taken = EchoGuard(), list[bool](), 0
+    told: list[SpeechEvent] = []
+    detector = SpeechDetector(VadModel(), told.append)
+    speaking_since: float | None = None
+    looks = 0
+    for first in range(0, len(microphone) - frame + 1, frame):
+        now = (first + frame) / RATE
+        guard.played(story[first : first + frame], RATE, first / RATE)
+        guard.heard(microphone[first : first + frame], first / RATE)
+        detector.push(microphone[first : first + frame].astype(np.float32))
+        for event in told:
+            if isinstance(event, SpeechStarted):
+                speaking_since = event.at / RATE
+                starts.append(
+                    guard.echo(event.at / RATE, now).similarity >= InterruptionSettings().similarity
+                )
+            elif isinstance(event, SpeechStopped):
+                speaking_since = None
+        told.clear()
+        if speaking_since is not None and now - speaking_since > 0.2 and first % (5 * frame) == 0:
+            looks += 1
+            taken += guard.echo(now - 0.2, now).similarity < InterruptionSettings().similarity
+    assert len(starts) > 5
+    assert looks > 20
+    assert starts.count(False) <= 2  # until the path is known
+    assert taken <= 1

@@ -242,7 +242,7 @@ async def test_the_agents_own_echo_does_not_interrupt_it(tmp_path: Path) -> None
                 caller.hear_microphone((loudness * caller.audio[fed][1]).astype(np.float32))
                 fed += 1
             await asyncio.sleep(0.005)
-        # How often it is paused meanwhile is not looked at: this test plays both ends, and where a
-        # busy machine is late the path moves, as none does (tests/test_echo.py has steady ones).
+        # How often it is paused meanwhile is counted on a steady path (tests/test_echo.py): this
+        # test plays both ends, and where a busy machine is late the path moves, as none does.
         assert caller.heard()[-1] == story
         assert not any(event.get("interrupted") for _, event in caller.events)

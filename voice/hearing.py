@@ -26,6 +26,29 @@ KEPT = 1.3
 last second of speech, whose end is seen later than it came."""
 
 
+LATE = 0.1
+"""Seconds by which audio may be late and still follow what came before: networks and busy
+machines delay it, nothing makes it early."""
+
+
+@dataclass(slots=True)
+class SampleClock:
+    """When samples were made, from when they came: late ones keep their place. Pure.
+
+    Attributes:
+        until: When the latest ended, had none been late, in seconds.
+    """
+
+    until: float = 0.0
+
+    def place(self, seconds: float, now: float) -> float:
+        """Return when `seconds` of audio began that had all come by `now`; it follows the last."""
+        arrived = now - seconds
+        began = self.until if self.until <= arrived < self.until + LATE else arrived
+        self.until = began + seconds
+        return began
+
+
 @dataclass(slots=True)
 class Utterance:
     """Words being heard.

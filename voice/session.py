@@ -24,7 +24,7 @@ from voice.answering import Answering
 from voice.context import Context
 from voice.disturbance import Disturbances, described
 from voice.endpoint import Endpointer
-from voice.hearing import Ears, Final, Utterance
+from voice.hearing import Ears, Final, SampleClock, Utterance
 from voice.interruption import Ruling
 from voice.reply import Thinking
 from voice.settings import Settings
@@ -83,9 +83,6 @@ MARKERS: Mapping[str, Moment] = {
 
 ENGINE_ERRORS = (asr.engine.EngineError, llm.engine.EngineError, tts.engine.EngineError)
 
-
-LATE = 0.1
-"""Seconds by which the caller's audio may be late and still follow what came before."""
 
 STALLED = 0.02
 """Seconds by which a turn's timer is late when this process was away."""
@@ -176,7 +173,7 @@ class Session:
         self._timer_at = 0.0
         self._tools: set[asyncio.Task[Outcome]] = set()
         self._catching_up = False
-        self._heard_until = 0.0  # when the caller's latest sample came, had none been late
+        self._clock = SampleClock()
         self._typed_at = 0.0
         self._wait = settings.turn.longest_wait
         self._overlapped = 0.0  # seconds by which the making of a reply began before the decision
@@ -194,13 +191,9 @@ class Session:
         """Take the caller's next samples at 16 kHz."""
         if self._over.done() or not self._turn.number or not len(pcm):
             return
-        seconds = len(pcm) / asr.engine.RATE
-        arrived = self._now() - seconds
-        if not self._heard_until <= arrived < self._heard_until + LATE:
-            self._heard_until = arrived  # else it follows what came before, and was late
+        began = self._clock.place(len(pcm) / asr.engine.RATE, self._now())
         if self._speaker.turn:
-            self._echo.heard(pcm, self._heard_until)
-        self._heard_until += seconds
+            self._echo.heard(pcm, began)
         self._ears.hear(pcm)
 
     def receive(self, message: Mapping[str, Any]) -> None:
