@@ -13,11 +13,12 @@ from llm.engine import Item, Message, ToolCall, ToolResult
 LONGEST = 4000
 """Characters of the caller's words that wait for one answer; older ones are forgotten."""
 
+MOST = 200
+"""Entries of a conversation, half an hour of talk; with more the oldest are forgotten.
 
-MOST = 400
-"""Entries of a conversation, an hour of talk; with more the oldest are forgotten."""
+At thirty tokens an entry that is a prompt of 6,000, inside the window of small models."""
 
-FORGETFUL = 300
+FORGETFUL = 150
 """Entries that are kept then, so that what a model has cached of them lasts for a while."""
 
 
