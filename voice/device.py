@@ -62,9 +62,9 @@ class Device:
 
         `deadline` is when its result is wanted. Where it is a function, that is asked whenever
         the device is about to choose, in any thread: an engine's queue may have got more urgent
-        meanwhile. It must be quick, and not use the device. `cost` is about how many seconds the
-        work takes, 0 for unknown, `size` of how many calls it is. A thread that holds the device
-        must not ask for it again.
+        meanwhile. It must be quick, not fail, and not use the device. `cost` is about how many
+        seconds the work takes, 0 for unknown, `size` of how many calls it is. A thread that holds
+        the device must not ask for it again.
         """
         job = self._begin(kind, deadline, cost, size)
         try:
@@ -72,18 +72,18 @@ class Device:
         finally:
             self._end(job)
 
-    def reserve(self, id: Hashable, deadline: float, cost: float) -> None:
+    def reserve(self, name: Hashable, deadline: float, cost: float) -> None:
         """Note that another process works on the device, and wants its result by `deadline`.
 
         Work that is due later waits for `release`, a little (`Schedule.longest_hold`).
         """
         with self._changed:
-            self._schedule.reserve(id, deadline, cost, self._clock())
+            self._schedule.reserve(name, deadline, cost, self._clock())
 
-    def release(self, id: Hashable) -> None:
+    def release(self, name: Hashable) -> None:
         """Note that this work has ended; safe at any time, also twice."""
         with self._changed:
-            self._schedule.release(id)
+            self._schedule.release(name)
             self._choose()
 
     def stats(self) -> Mapping[str, Fared]:
@@ -103,13 +103,13 @@ class Device:
                     self._changed.wait(self._patience())
                     self._choose()
             except BaseException:  # a signal; whoever waits next must not wait for this one
+                self._deadlines.pop(job, None)
                 self._schedule.withdraw(job)
                 if job.began is not None:
                     self._schedule.done(job, self._clock())
                 self._choose()
                 raise
-            finally:
-                self._deadlines.pop(job, None)
+            self._deadlines.pop(job, None)
         return job
 
     def _end(self, job: Job) -> None:

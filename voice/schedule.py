@@ -150,16 +150,16 @@ class Schedule:
         self.running.remove(job)
         self.costs.learn(job, now - job.began)
 
-    def reserve(self, id: Hashable, deadline: float, cost: float, now: float) -> None:
-        """Note that another process works on the device; for the same `id` again: anew."""
+    def reserve(self, name: Hashable, deadline: float, cost: float, now: float) -> None:
+        """Note that another process works on the device; for the same `name` again: anew."""
         for stale in [key for key, other in self._reserved.items() if other.until <= now]:
             del self._reserved[stale]
         begins = max(now, deadline - cost)
-        self._reserved[id] = Reservation(deadline, cost, begins + self.longest_hold)
+        self._reserved[name] = Reservation(deadline, cost, begins + self.longest_hold)
 
-    def release(self, id: Hashable) -> None:
+    def release(self, name: Hashable) -> None:
         """Note that this work has ended; nothing happens if none is reserved."""
-        self._reserved.pop(id, None)
+        self._reserved.pop(name, None)
 
     def _first(self) -> Job | None:
         """Return the most urgent job, if a slot is free for it."""
