@@ -576,3 +576,21 @@ def test_no_reply_starts_while_another_has_not_been_cancelled(
             elif isinstance(action, CancelReply):
                 live.discard(action.turn)
         assert len(live) <= 1
+
+
+def test_the_decision_is_expected_when_the_wait_is_over() -> None:
+    turn = turn_after(ReplyPlayed(1), SpeechStarted())
+    assert turn.floor is Floor.USER
+    assert turn.decides_at(2.5) == 2.5 + SETTINGS.shortest_wait  # not sooner, whatever comes
+    turn.receive(SpeechStopped(at=3.0, wait=0.6), 3.05)
+    assert turn.decides_at(3.05) == turn.decides_at(3.1) == 3.6
+    turn.receive(WaitRevised(0.3), 3.1)
+    assert turn.decides_at(3.1) == 3.3
+    turn.receive(WaitRevised(0.2), 3.25)
+    assert turn.decides_at(3.25) == 3.25  # overdue
+
+
+def test_nobody_waits_for_a_decision_while_the_agent_has_the_floor() -> None:
+    turn = turn_after(ReplyProgressed(1, 9.0))
+    assert turn.floor is Floor.AGENT
+    assert turn.decides_at(1.5) == 1.5

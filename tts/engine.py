@@ -1,6 +1,7 @@
 """What a speech synthesiser must do to be used by `voice`."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +76,20 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Free everything."""
+
+
+class Turns(Protocol):
+    """A device that engines share: who may work on it, and when."""
+
+    def turn(
+        self, kind: str, deadline: float | Callable[[], float], cost: float
+    ) -> AbstractContextManager[None]:
+        """Block this thread until the device may do work of `kind`; hold the device inside.
+
+        `deadline` (`time.monotonic` seconds) is when its result is wanted, or a quick function
+        that tells it, asked again in any thread while this one waits: what is queued meanwhile
+        may be more urgent. `cost` is about how many seconds the work takes, 0 for unknown.
+        """
 
 
 class EngineError(RuntimeError):

@@ -1,12 +1,13 @@
 """What the agent says next: the caller's sound is understood or not, and answered."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
+from asr.engine import Word
 from voice.context import Context
 from voice.hearing import Words
 from voice.reply import Thinking
@@ -79,6 +80,15 @@ class Answering:
         self.understanding.misses = before.misses
         self.understanding.expects = before.expects
         self.interrupted = before.interrupted
+
+    def read_ahead(self, committed: Sequence[Word]) -> None:
+        """Let the model read what will not change of the caller's turn, which goes on.
+
+        `committed` are such words of the utterance being heard.
+        """
+        if committed and not self.words.finals:  # else words are missing before these
+            said = " ".join(word.text for word in committed)
+            self.thinking.read_ahead(f"{self.words.heard.text} {said}".strip())
 
     async def phrases(self, turn: int, cause: Cause, spent: Spent) -> AsyncGenerator[str, None]:
         """Yield the phrases of a reply; of one that is held, only the first."""

@@ -9,10 +9,11 @@ from time import monotonic
 from typing import Any
 
 from latency.trace import Mark, Moment
-from llm.engine import Engine, EngineError, Params, Text, ToolCall, ToolResult
+from llm.engine import EngineError, Params, Text, ToolCall, ToolResult
 from tts.phrases import Phrases
 from voice.agent import Lines
 from voice.context import Context
+from voice.prefill import Prefill
 from voice.speculation import Spent, timed
 from voice.tools import Outcome, Toolbox, ToolError
 
@@ -28,7 +29,7 @@ class Thinking:
     """What one call needs to find its answers.
 
     Attributes:
-        mind: The language model.
+        prefill: The language model, which may have read the caller's words already.
         context: The conversation; what is said and done is added to it.
         toolbox: The call's tools.
         lines: What the agent says by itself.
@@ -37,9 +38,10 @@ class Thinking:
         tell: Takes the events that the caller's side may want to show.
         keep: Keeps a task alive until it is done; a tool at work is never cut off.
         decided: Returns once it is decided that the caller of a turn is done: no tool runs before.
+        due: Tells when the next result of a reply is wanted, in `monotonic` seconds.
     """
 
-    mind: Engine
+    prefill: Prefill
     context: Context
     toolbox: Toolbox
     lines: Lines
@@ -48,6 +50,7 @@ class Thinking:
     tell: Callable[[Mapping[str, Any]], None]
     keep: Callable[[asyncio.Task[Outcome]], None]
     decided: Callable[[int], Awaitable[None]]
+    due: Callable[[int], float]
     end: str = field(default="", init=False)
     """Why the call ends after the latest answer, "" if it goes on."""
     _working: asyncio.Task[Outcome] | None = field(default=None, init=False)
@@ -60,9 +63,15 @@ class Thinking:
         """Whether a tool is at work, or its outcome was not spoken about yet."""
         return self._working is not None
 
+    def read_ahead(self, words: str) -> None:
+        """Let the model read all `words` so far that the caller's turn surely begins with."""
+        if self.prefill.useful and not self.working:
+            self.prefill.read(self.context.items(), self.toolbox.specs, words)
+
     async def line(self, turn: int, text: str) -> AsyncGenerator[str, None]:
         """Yield phrases of the agent's own words; no model is asked."""
         self.end = ""
+        self.prefill.close()
         for phrase in self._said(turn, text):
             yield phrase
 
@@ -132,9 +141,9 @@ class Thinking:
         now = monotonic
         phrases, first = Phrases(), True
         self.mark("llm_start", turn, now())
-        thread = self.mind.open(self.context.items(), self.toolbox.specs)
+        thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
-            generation = thread.generate(Params(), now())
+            generation = thread.generate(Params(), self.due(turn))
             async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
                 async for piece in pieces:
                     if first:

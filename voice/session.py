@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from voice.disturbance import Disturbances, described
 from voice.endpoint import Endpointer
 from voice.hearing import Ears, Final, SampleClock, Utterance
 from voice.interruption import Ruling
+from voice.prefill import Prefill
 from voice.reply import Thinking
 from voice.settings import Settings
 from voice.speaking import Speaker
@@ -143,7 +144,7 @@ class Session:
         self._echo = EchoGuard()
         self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played, self._echo)
         self._thinking = Thinking(
-            mind=crew.mind,
+            prefill=Prefill(crew.mind),
             context=self.context,
             toolbox=self._toolbox,
             lines=crew.agent.lines,
@@ -152,6 +153,7 @@ class Session:
             tell=self._tell,
             keep=self._keep,
             decided=self.decided,
+            due=self.due,
         )
         self._answering = Answering(
             self,
@@ -253,6 +255,7 @@ class Session:
         self._speaker.stop(self._speaker.turn)
         self._detector.close()
         self._ears.drop()
+        self._thinking.prefill.close()
         finals = [task for task, _ in self._answering.words.finals]
         for task in (*self._tasks, *finals):
             task.cancel()
@@ -380,7 +383,7 @@ class Session:
             return
         if self._thinking.working or not self._crew.may_speculate():
             return
-        if (final := self._ears.settle(self._now())) is not None:
+        if (final := self._ears.settle(self._turn.decides_at(self._now()))) is not None:
             self._attempt_with(turn, final)
 
     def _attempt_with(self, turn: int, final: Final) -> None:
@@ -391,7 +394,7 @@ class Session:
 
     def _check(self, attempt: Attempt) -> None:
         """After a little more sound: keep the answer if the words are the same, else anew."""
-        if (final := self._ears.settle(self._now())) is None:
+        if (final := self._ears.settle(self.due(attempt.turn))) is None:
             return
         attempt.checking = True
 
@@ -455,6 +458,15 @@ class Session:
             self._went_on.clear()
             await self._went_on.wait()
 
+    def due(self, turn: int) -> float:
+        """Return when the next result of reply `turn` is wanted, in `monotonic` seconds.
+
+        Of a reply that is held: when it will be decided that the caller is done. Of any other: now.
+        """
+        attempt, now = self._attempt, self._now()
+        held = attempt is not None and attempt.turn == turn and not attempt.decided
+        return self._turn.decides_at(now) if held else now
+
     def once_decided(self, turn: int, effect: Callable[[], None]) -> None:
         """Do something now, or when the held answer `turn` is let go; never if it is dropped."""
         if self._attempt is not None and self._attempt.turn == turn:
@@ -465,10 +477,14 @@ class Session:
     async def _say(self, turn: int, phrases: AsyncGenerator[str, None], spent: Spent) -> None:
         """Speak phrases; tell the turn core how it goes."""
         crew, speaker = self._crew, self._speaker
+        first = await anext(phrases, None)
+        if first is None:
+            speaker.end()
+            return
         voice = self._settings.voice or crew.agent.voice
         # The mouth waits for phrases, and whoever waits for the mouth waits for them, too.
-        words = timed(phrases, lambda seconds: spent.add("tts", -seconds))
-        speech = timed(crew.mouth.speak(words, voice, self._now()), partial(spent.add, "tts"))
+        words = timed(_before(first, phrases), lambda seconds: spent.add("tts", -seconds))
+        speech = timed(crew.mouth.speak(words, voice, self.due(turn)), partial(spent.add, "tts"))
         async with aclosing(speech) as chunks:
             async for chunk in chunks:
                 if not speaker.began:
@@ -618,8 +634,12 @@ class Session:
             async for hypothesis in utterance.stream.hypotheses():
                 utterance.latest = hypothesis
                 self._know_words()
-                if utterance is self._ears.utterance and hypothesis.text:
+                if utterance is not self._ears.utterance:
+                    continue
+                if hypothesis.text:
                     self._answering.caption(turn, hypothesis.text, final=False)
+                if self._attempt is None and self._turn.floor in (Floor.USER, Floor.PENDING):
+                    self._answering.read_ahead(hypothesis.committed)
         except asr.engine.EngineError:
             pass  # whoever asks for the final words hears of it
 
@@ -652,3 +672,9 @@ class Session:
 
     def _now(self) -> float:
         return monotonic()
+
+
+async def _before(first: str, rest: AsyncIterator[str]) -> AsyncGenerator[str, None]:
+    yield first
+    async for phrase in rest:
+        yield phrase

@@ -362,6 +362,18 @@ class Turn:
                 return min(self._leave_at, self._judge_at)
         return self._leave_at
 
+    def decides_at(self, now: float) -> float:
+        """Return when it will be decided that the caller is done, as far as can be told at `now`.
+
+        Of one who speaks, that is the earliest possible; where nobody waits for it, `now`.
+        """
+        match self.floor:
+            case Floor.PENDING if self._leave_at is not None:
+                return max(now, self._leave_at)
+            case Floor.USER:
+                return now + self.settings.shortest_wait
+        return now
+
     def receive(self, event: Event, now: float) -> None:
         """Take one event; call `actions` next."""
         if self.floor is Floor.OVER:
