@@ -171,6 +171,25 @@ async def test_ears_and_mouth_share_a_device() -> None:
         await crew.stop()
 
 
+async def test_the_device_is_kept_for_a_first_token() -> None:
+    crew = crew_of(turns=Make("unruly:Turns"))
+    await crew.start()
+    try:
+        beside = RemoteMind(crew.process, "beside", beside=crew.process)
+        thread = beside.open([Message("user", "hang")], [])
+        thinking = asyncio.create_task(anext(thread.generate(Params(), 0.0)))
+        await crew.until(reserved=1)
+        thinking.cancel()
+        await asyncio.wait([thinking])
+        await crew.until(reserved=0)
+        thread = beside.open([Message("user", "endless")], [])
+        async with aclosing(thread.generate(Params(), 0.0)) as pieces:
+            await anext(pieces)
+            await crew.until(reserved=0, generating=2)
+    finally:
+        await crew.stop()
+
+
 async def test_an_utterance_is_heard_as_it_is_spoken(crew: Crew) -> None:
     stream = crew.ears.open(Listening(language="de"))
     hypotheses = stream.hypotheses()

@@ -32,6 +32,7 @@ def test_ears_and_mouth_share_a_process_and_its_device(tmp_path: Path, model: Pa
     assert isinstance(crew.mind, RemoteMind)
     assert isinstance(crew.mouth, RemoteMouth)
     assert crew.ears._process is crew.mouth._process is not crew.mind._process
+    assert crew.mind.beside is crew.ears._process
     assert crew.ears.name == f"whisper:{model}"
     speech, mind = crew.ears._process._plans, crew.mind._process._plans
     assert speech["turns"] is not None
@@ -43,11 +44,15 @@ def test_ears_and_mouth_share_a_process_and_its_device(tmp_path: Path, model: Pa
     assert mind["engines"]["mind"]["make"] == "llm.vllm:Vllm"
 
 
-def test_who_is_alone_in_a_process_shares_nothing(tmp_path: Path, model: Path) -> None:
+def test_only_those_that_need_one_have_a_process(tmp_path: Path, model: Path) -> None:
     crew = made(tmp_path, asr=f"whisper:{model}")
     assert isinstance(crew.ears, RemoteEars)
-    assert crew.ears._process._plans["turns"] is None
+    assert crew.ears._process._plans["engines"].keys() == {"ears"}
     assert not isinstance(crew.mouth, RemoteMouth)
+    assert not isinstance(crew.mind, RemoteMind)
+    crew = made(tmp_path, llm=f"vllm:{model}")
+    assert isinstance(crew.mind, RemoteMind)
+    assert crew.mind.beside is None
 
 
 @pytest.mark.parametrize(

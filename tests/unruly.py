@@ -27,7 +27,15 @@ RATE = 16_000
 
 
 class Turns:
-    """Stands for a device that ears and mouth share."""
+    """Stands for a device that ears and mouth share, and keep for a mind."""
+
+    def reserve(self, work: int, deadline: float, cost: float) -> None:
+        """Count."""
+        counts["reserved"] += 1
+
+    def release(self, work: int) -> None:
+        """Count."""
+        counts["reserved"] -= 1
 
 
 class Ears:

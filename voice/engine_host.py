@@ -113,6 +113,7 @@ class Host:
         self.mind: llm.engine.Engine | None = None
         self.mouth: tts.engine.Engine | None = None
         self._tell = tell
+        self._turns: Any = None
         self._streams: dict[int, asr.engine.Stream] = {}
         self._threads: dict[int, llm.engine.Thread] = {}
         self._allowed: dict[int, Allowance] = {}
@@ -131,7 +132,8 @@ class Host:
         Raises:
             Exception: Whatever an engine cannot do.
         """
-        shared = {"turns": built(plans["turns"])} if plans["turns"] is not None else {}
+        self._turns = built(plans["turns"])
+        shared = {} if self._turns is None else {"turns": self._turns}
         for room, described in plans["engines"].items():
             given = {**described["keywords"], **(shared if room != "mind" else {})}
             engine = built({**described, "keywords": given})
@@ -200,6 +202,10 @@ class Host:
                         allowed.add(value)
                 case Kind.CLOSE:
                     self._close(number)
+                case Kind.RESERVE:
+                    self._turns.reserve(number, *value)
+                case Kind.RELEASE:
+                    self._turns.release(number)
                 case _:
                     raise ValueError(f"an engine process does not expect {kind.name}")
         except Exception as error:  # engines raise whatever comes to their mind

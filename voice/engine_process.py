@@ -76,6 +76,7 @@ class EngineProcess:
             name: What messages call it: the engines' names.
             makes: The engines.
             turns: What shares one device among ears and mouth; both are given it as `turns`.
+                It keeps the device for another process, too, if that is to `reserve` it.
             start_within: Seconds that all of them together may take to load.
         """
         self.name = name
@@ -152,6 +153,19 @@ class EngineProcess:
         """Stop some work, in the process too. Safe at any time, also twice."""
         if self.works.pop(number, None) is not None and self._life is not None:
             self._life.transport.write(pack(Kind.CLOSE, number))
+
+    def reserve(self, work: int, deadline: float, cost: float) -> None:
+        """Let the device be kept for `work` of another process, wanted by `deadline`.
+
+        `cost` is about how many seconds it takes. `release` ends it.
+        """
+        if self._life is not None:
+            self._life.transport.write(pack(Kind.RESERVE, work, [deadline, cost]))
+
+    def release(self, work: int) -> None:
+        """Note that `work` has its result. Safe at any time, also twice."""
+        if self._life is not None:
+            self._life.transport.write(pack(Kind.RELEASE, work))
 
     async def _begin(self) -> None:
         self._keeping = asyncio.create_task(self._keep(await self._spawn()))

@@ -48,7 +48,7 @@ class Flow:
         self._process = process
         self._error = error
         self._batch = ahead // 2
-        self._number = 0
+        self.number = 0
         self._results: deque[tuple[Json, bytearray]] = deque()
         self._failure: str | None = None
         self._ended = False
@@ -57,11 +57,11 @@ class Flow:
 
     def begin(self, kind: Kind, value: Any) -> None:
         """Begin the work."""
-        self._number = self._process.begin(self, kind, value)
+        self.number = self._process.begin(self, kind, value)
 
     def send(self, kind: Kind, value: Json) -> None:
         """Send it something more."""
-        self._process.send(kind, self._number, value)
+        self._process.send(kind, self.number, value)
 
     async def wanted(self) -> None:
         """Wait until the engine asks for more."""
@@ -90,7 +90,7 @@ class Flow:
                     taken = 0
                 yield self._results.popleft()
         finally:
-            self._process.close(self._number)
+            self._process.close(self.number)
 
     # What the process calls.
 

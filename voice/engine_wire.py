@@ -69,6 +69,11 @@ class Kind(IntEnum):
     """So many more of its ITEMs were taken."""
     CLOSE = 13
     """Stop this work, whatever it is; nothing of it is wanted any more."""
+    RESERVE = 14
+    """Another process works on the same device, for a result that is wanted by then and takes
+    about so long: [deadline, seconds]. The number is its own."""
+    RELEASE = 15
+    """It has its result."""
 
     # From the engine process.
     READY = 32

@@ -1,7 +1,7 @@
 """Which engine a name in the settings stands for, and in which process it runs.
 
 Models that hold the interpreter lock run in engine processes: ears and mouth in one, where
-they share the device by deadline; the mind in another.
+they share the device by deadline; the mind in another, for which they make room.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ MINDS = ("embedded", "ctranslate:MODEL", "vllm:MODEL", "openai:URL", "fake", "be
 MOUTHS = ("espeak", "coqui:MODEL", "fake", "bench")
 
 DEVICE = Make("voice.device:Device")
-"""What ears and mouth of one process share a device by."""
+"""What ears and mouth of one process share a device by, with a mind beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ def make(settings: Settings, who: Agent) -> Engines:
         ValueError: If there is no such engine, or its model is not on this machine.
     """
     speech = _speech(settings)
-    return Engines(_ears(settings, who, speech), _mind(settings, who), _mouth(settings, speech))
+    return Engines(
+        _ears(settings, who, speech), _mind(settings, who, speech), _mouth(settings, speech)
+    )
 
 
 def _speech(settings: Settings) -> EngineProcess | None:
@@ -72,9 +74,8 @@ def _speech(settings: Settings) -> EngineProcess | None:
             names.append(settings.tts)
     if not makes:
         return None
-    turns = DEVICE if len(makes) > 1 else None
     within = settings.engine_start
-    return EngineProcess(" and ".join(names), makes, turns=turns, start_within=within)
+    return EngineProcess(" and ".join(names), makes, turns=DEVICE, start_within=within)
 
 
 def _of_model(target: str, model: str, settings: Settings, options: object) -> Make:
@@ -103,7 +104,7 @@ def _ears(settings: Settings, who: Agent, speech: EngineProcess | None) -> asr.e
     raise _unknown("asr", settings.asr, EARS)
 
 
-def _mind(settings: Settings, who: Agent) -> llm.engine.Engine:
+def _mind(settings: Settings, who: Agent, speech: EngineProcess | None) -> llm.engine.Engine:
     match settings.llm.split(":", 1):
         case ["embedded"]:
             from llm.ctranslate import CTranslate
@@ -126,7 +127,7 @@ def _mind(settings: Settings, who: Agent) -> llm.engine.Engine:
             process = EngineProcess(
                 settings.llm, {"mind": make}, start_within=settings.engine_start
             )
-            return RemoteMind(process, settings.llm)
+            return RemoteMind(process, settings.llm, beside=speech)
         case ["openai", url] if url:
             from llm.openai import OpenAI
 
