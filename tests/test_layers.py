@@ -14,6 +14,7 @@ ROOMS = ("asr", "llm", "tts", "transport", "latency")
 CORES = (
     "asr/prosody.py",
     "asr/wording.py",
+    "voice/engine_wire.py",
     "voice/turn.py",
     "voice/interruption.py",
     "asr/echo.py",
@@ -40,13 +41,17 @@ IO = {
 }
 
 HEAVY = {
-    "torch": set(),
-    "vllm": set(),
-    "TTS": set(),
+    "torch": {
+        "asr/whisper_torch.py",
+        *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
+    },
+    "vllm": {"llm/vllm.py"},
+    "TTS": {"tts/coqui_load.py"},
+    "transformers": {"asr/whisper_torch.py"},
     "ray": set(),
     "pocketsphinx": {"asr/sphinx_decoder.py"},
-    "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper.py"},
+    "ctranslate2": {"asr/whisper_model.py", "llm/ctranslate.py", "llm/convert.py"},
+    "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py"},
     "aiortc": {
         "voice/webrtc_callers.py",
         *(

@@ -36,6 +36,10 @@ def test_every_setting_can_be_asked_for() -> None:
         ("[turn]\nlongest_wate = 1", "did you mean turn.longest_wait"),
         ('port = "8000"', "port in .* is '8000'; expected int"),
         ("port = true", "expected int"),
+        ("[coqui]\ntrim = 1", "coqui.trim in .* is 1; expected true or false"),
+        ("[whisper]\nbeam = 0", "whisper.beam is 0; expected 1 to 10"),
+        ("[whisper]\nbeem = 1", "did you mean whisper.beam"),
+        ('language = "english, please"', "language is .*; expected a BCP 47 tag"),
         ("port = 70000", "port is 70000; expected 0 to 65535"),
         ("[turn]\nshortest_wait = 9", "turn.shortest_wait is 9.0 s; expected 0.1 to 3.0 s"),
         ("port = ", "cannot read the settings"),
@@ -47,6 +51,28 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load(written(tmp_path, text), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1", True), ("YES", True), ("0", False), ("no", False)]
+)
+def test_a_variable_says_whether(text: str, value: bool) -> None:
+    assert load(None, {"VOICE_COQUI_TRIM": text}, {}).settings.coqui.trim is value
+
+
+def test_a_variable_that_says_neither_is_named() -> None:
+    with pytest.raises(ValueError, match="VOICE_COQUI_TRIM is 'maybe'; expected true"):
+        load(None, {"VOICE_COQUI_TRIM": "maybe"}, {})
+
+
+def test_an_engine_has_its_own_group(tmp_path: Path) -> None:
+    file = written(tmp_path, "[whisper]\nbeam = 3\n[coqui]\ntrim = false\nfirst = 1\n")
+    effective = load(file, {"VOICE_VLLM_MAX_MODEL_LEN": "4096"}, {"whisper.beam": 2})
+    settings = effective.settings
+    assert (settings.whisper.beam, settings.coqui.trim, settings.coqui.first) == (2, False, 1.0)
+    assert settings.vllm.max_model_len == 4096
+    assert effective.sources["coqui.trim"] == str(file)
+    assert effective.sources["vllm.max_model_len"] == "VOICE_VLLM_MAX_MODEL_LEN"
 
 
 def test_an_unknown_variable_is_named() -> None:

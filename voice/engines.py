@@ -1,5 +1,10 @@
-"""Which engine a name in the settings stands for."""
+"""Which engine a name in the settings stands for, and in which process it runs.
 
+Models that hold the interpreter lock run in engine processes: ears and mouth in one, where
+they share the device by deadline; the mind in another, for which they make room.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import asr.engine
@@ -7,11 +12,29 @@ import llm.engine
 import tts.engine
 from voice import stubs
 from voice.agent import Agent, load
+from voice.engine_ears import RemoteEars
+from voice.engine_mind import RemoteMind
+from voice.engine_mouth import RemoteMouth
+from voice.engine_process import EngineProcess, Room
+from voice.engine_wire import Make
+from voice.models import folder
 from voice.settings import Settings
 
-EARS = ("sphinx", "whisper:PATH_OR_NAME", "fake", "bench")
-MINDS = ("embedded", "ctranslate:DIR", "openai:URL", "fake", "bench")
-MOUTHS = ("espeak", "fake", "bench")
+EARS = ("sphinx", "whisper:MODEL", "fake", "bench")
+MINDS = ("embedded", "ctranslate:MODEL", "vllm:MODEL", "openai:URL", "fake", "bench")
+MOUTHS = ("espeak", "coqui:MODEL", "fake", "bench")
+
+DEVICE = Make("voice.device:Device")
+"""What ears and mouth of one process share a device by, with a mind beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What hears, thinks and speaks; nothing is started."""
+
+    ears: asr.engine.Engine
+    mind: llm.engine.Engine
+    mouth: tts.engine.Engine
 
 
 def agent(settings: Settings) -> Agent:
@@ -25,21 +48,53 @@ def agent(settings: Settings) -> Agent:
     return load(Path(settings.agent), Path(settings.data))
 
 
-def ears(settings: Settings, who: Agent) -> asr.engine.Engine:
-    """Make the recogniser that `settings.asr` names; it is not started.
+def make(settings: Settings, who: Agent) -> Engines:
+    """Make the engines that `settings` name; they are not started.
 
     Raises:
-        ValueError: If there is no such engine.
+        ValueError: If there is no such engine, or its model is not on this machine.
     """
+    speech = _speech(settings)
+    return Engines(
+        _ears(settings, who, speech), _mind(settings, who, speech), _mouth(settings, speech)
+    )
+
+
+def _speech(settings: Settings) -> EngineProcess | None:
+    """Return the process for ears and mouth, if either needs one."""
+    makes: dict[Room, Make] = {}
+    names = []
+    match settings.asr.split(":", 1):
+        case ["whisper", model] if model:
+            makes["ears"] = _of_model("asr.whisper:Whisper", model, settings, settings.whisper)
+            names.append(settings.asr)
+    match settings.tts.split(":", 1):
+        case ["coqui", model] if model:
+            makes["mouth"] = _of_model("tts.coqui:Coqui", model, settings, settings.coqui)
+            names.append(settings.tts)
+    if not makes:
+        return None
+    within = settings.engine_start
+    return EngineProcess(" and ".join(names), makes, turns=DEVICE, start_within=within)
+
+
+def _of_model(target: str, model: str, settings: Settings, options: object) -> Make:
+    """Return an engine to be made of a model that is here, with its options."""
+    return Make(target, (str(_folder(model, settings)),), {"options": options})
+
+
+def _folder(model: str, settings: Settings) -> Path:
+    return folder(model, Path(settings.data))
+
+
+def _ears(settings: Settings, who: Agent, speech: EngineProcess | None) -> asr.engine.Engine:
     match settings.asr.split(":", 1):
         case ["sphinx"]:
             from asr.sphinx import Sphinx
 
             return Sphinx(who.speech, settings.asr_processes, settings.asr_decoders)
-        case ["whisper", model] if model:
-            from asr.whisper import Whisper
-
-            return Whisper(model)
+        case ["whisper", model] if model and speech is not None:
+            return RemoteEars(speech, settings.asr)
         case ["fake"]:
             from asr.fake import Fake
 
@@ -49,12 +104,7 @@ def ears(settings: Settings, who: Agent) -> asr.engine.Engine:
     raise _unknown("asr", settings.asr, EARS)
 
 
-def mind(settings: Settings, who: Agent) -> llm.engine.Engine:
-    """Make the language model that `settings.llm` names; it is not started.
-
-    Raises:
-        ValueError: If there is no such engine, or the agent has no model of its own.
-    """
+def _mind(settings: Settings, who: Agent, speech: EngineProcess | None) -> llm.engine.Engine:
     match settings.llm.split(":", 1):
         case ["embedded"]:
             from llm.ctranslate import CTranslate
@@ -68,10 +118,16 @@ def mind(settings: Settings, who: Agent) -> llm.engine.Engine:
             own.name = "embedded"
             own.about = f"A small model trained for {who.name}: it knows nothing else."
             return own
-        case ["ctranslate", directory] if directory:
+        case ["ctranslate", model] if model:
             from llm.ctranslate import CTranslate
 
-            return CTranslate(Path(directory))
+            return CTranslate(_folder(model, settings))
+        case ["vllm", model] if model:
+            make = _of_model("llm.vllm:Vllm", model, settings, settings.vllm)
+            process = EngineProcess(
+                settings.llm, {"mind": make}, start_within=settings.engine_start
+            )
+            return RemoteMind(process, settings.llm, beside=speech)
         case ["openai", url] if url:
             from llm.openai import OpenAI
 
@@ -85,17 +141,14 @@ def mind(settings: Settings, who: Agent) -> llm.engine.Engine:
     raise _unknown("llm", settings.llm, MINDS)
 
 
-def mouth(settings: Settings) -> tts.engine.Engine:
-    """Make the synthesiser that `settings.tts` names; it is not started.
-
-    Raises:
-        ValueError: If there is no such engine.
-    """
+def _mouth(settings: Settings, speech: EngineProcess | None) -> tts.engine.Engine:
     match settings.tts.split(":", 1):
         case ["espeak"]:
             from tts.espeak import Espeak
 
             return Espeak()
+        case ["coqui", model] if model and speech is not None:
+            return RemoteMouth(speech, settings.tts)
         case ["fake"]:
             from tts.fake import Fake
 

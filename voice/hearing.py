@@ -152,6 +152,7 @@ class Ears:
         call: Its name: a recogniser may get used to a caller's voice and line.
         expects: Asks what the agent has just asked about.
         opened: Told of every utterance, for captions.
+        language: Asks which language the caller speaks.
     """
 
     engine: Engine
@@ -159,6 +160,7 @@ class Ears:
     call: str
     expects: Callable[[], str]
     opened: Callable[[Utterance], None]
+    language: Callable[[], str]
     samples: int = 0
     """Samples heard since the call began."""
     utterance: Utterance | None = None
@@ -242,7 +244,9 @@ class Ears:
             self.paused(at)
             self.utterance.ended = self.samples
             return
-        stream = self.engine.open(Listening(expects=self.expects(), call=self.call))
+        stream = self.engine.open(
+            Listening(language=self.language(), expects=self.expects(), call=self.call)
+        )
         first = at - round(PRE_ROLL * RATE)
         position = self.samples - self._recent_samples
         for piece in self._recent:

@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from transport import webrtc, websocket
 from transport.webrtc_offer import OfferError
 from voice.server import BusyError, Server
-from voice.settings import LOOPBACK
+from voice.settings import LOOPBACK, ChoiceError
 
 PAGE = Path(__file__).parent.parent / "demos" / "browser"
 """The demo page; a wheel has none."""
@@ -76,7 +77,13 @@ def create_app(server: Server) -> FastAPI:
         except BusyError as busy:
             await turn_away(socket, 1013, busy.code, str(busy), busy.retry_after)
             return
-        await websocket.serve(socket, int(rate), server.attach, gaps)
+        try:
+            chosen = server.choose(choices(socket))
+        except ChoiceError as error:
+            await turn_away(socket, 1008, "bad_session", str(error))
+            return
+        attach = partial(server.attach, chosen=chosen)
+        await websocket.serve(socket, int(rate), attach, gaps)
 
     @app.post("/v1/webrtc")
     async def offer(request: Request) -> Response:
@@ -95,9 +102,8 @@ def create_app(server: Server) -> FastAPI:
                     )
             server.admit(pending=len(server.peers))
             text = body.decode()
-            peer = await webrtc.answer(
-                text, server.attach, loopback=server.settings.host in LOOPBACK
-            )
+            attach = partial(server.attach, chosen=server.choose(choices(request)))
+            peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
         except BusyError as busy:
             return refused(503, busy.code, str(busy), busy.retry_after)
         except ClientDisconnect:
@@ -106,6 +112,8 @@ def create_app(server: Server) -> FastAPI:
             return refused(400, "bad_offer", "the offer is not UTF-8 text")
         except OfferError as error:
             return refused(400, "bad_offer", str(error))
+        except ChoiceError as error:
+            return refused(400, "bad_session", str(error))
         except RuntimeError as error:
             return refused(503, "no_address", str(error))
         name = secrets.token_urlsafe(12)
@@ -125,6 +133,12 @@ def create_app(server: Server) -> FastAPI:
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
+
+
+def choices(connection: HTTPConnection) -> Mapping[str, str]:
+    """Return what a caller chooses by the address: `?voice=` and `?language=`."""
+    given = connection.query_params
+    return {name: given[name] for name in ("voice", "language") if given.get(name)}
 
 
 def barred(connection: HTTPConnection, server: Server) -> JSONResponse | None:

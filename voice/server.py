@@ -24,7 +24,7 @@ from voice import __version__, engines
 from voice.agent import Agent
 from voice.calllog import CallLog
 from voice.session import Crew, Session
-from voice.settings import Settings
+from voice.settings import SessionSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,11 @@ class Server:
         """WebRTC connections, from their answer until everything of theirs is freed."""
         self._data = Path(settings.data)
         self._agent = who or engines.agent(settings)
-        self.ears = engines.ears(settings, self._agent)
-        self.mind = engines.mind(settings, self._agent)
-        self.mouth = engines.mouth(settings)
+        made = engines.make(settings, self._agent)
+        self.ears, self.mind, self.mouth = made.ears, made.mind, made.mouth
+        voice = settings.voice or self._agent.voice
+        self.usual = SessionSettings(voice=voice, language=settings.language)
+        """What a call has that chooses nothing."""
         self._log = CallLog(self._data / "calls")
         self._crew: Crew | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,8 +147,16 @@ class Server:
             self.metrics.refused.inc()
             raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
 
-    def attach(self, line: Line) -> Call:
-        """Begin a call on `line`; `admit` has said that it may.
+    def choose(self, given: Mapping[str, str]) -> SessionSettings:
+        """Return what a call has that chooses `given`.
+
+        Raises:
+            ChoiceError: If it cannot be chosen.
+        """
+        return self.usual.changed(given, self.mouth.voices)
+
+    def attach(self, line: Line, chosen: SessionSettings | None = None) -> Call:
+        """Begin a call on `line`, with what it has `chosen`; `admit` has said that it may.
 
         Raises:
             BusyError: If that has changed meanwhile.
@@ -154,7 +164,8 @@ class Server:
         self.admit()
         assert self._crew is not None
         name = f"call_{secrets.token_hex(8)}"
-        session = Session(name, line, self._crew, self.settings, self._noter(name, line.transport))
+        note = self._noter(name, line.transport)
+        session = Session(name, line, self._crew, self.settings, note, chosen or self.usual)
         self.sessions[name] = session
         self.metrics.calls.labels(line.transport).inc()
         self.metrics.active.inc()
@@ -213,5 +224,9 @@ class Server:
             "agent": {"name": self._agent.name, "suggestions": list(self._agent.suggestions)},
             "ears": ears,
             "mind": {"name": self.mind.name, "about": self.mind.about},
-            "mouth": {"name": self.mouth.name, "about": self.mouth.about},
+            "mouth": {
+                "name": self.mouth.name,
+                "about": self.mouth.about,
+                "voices": list(self.mouth.voices),
+            },
         }

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -28,7 +28,7 @@ from voice.hearing import Ears, Final, SampleClock, Utterance
 from voice.interruption import Ruling
 from voice.prefill import Prefill
 from voice.reply import Thinking
-from voice.settings import Settings
+from voice.settings import ChoiceError, SessionSettings, Settings
 from voice.speaking import Speaker
 from voice.speculation import Attempt, Spent, Tally, timed
 from voice.tools import Outcome
@@ -127,6 +127,7 @@ class Session:
         crew: Crew,
         settings: Settings,
         note: Callable[[Mapping[str, Any]], None],
+        chosen: SessionSettings,
     ) -> None:
         """Get ready; `run` begins the call. `note` takes every event of the call, for the log."""
         self.name = name
@@ -136,11 +137,14 @@ class Session:
         self.ended = ""
         """Why the call ended, "" while it goes on."""
         self._crew, self._settings, self._note = crew, settings, note
+        self._chosen = chosen
         self._turn = Turn(settings.turn)
         self._toolbox = crew.agent.open()
         self._understanding = Understanding(crew.agent.lines)
         self._detector = SpeechDetector(crew.vad, self._noticed)
-        self._ears = Ears(crew.ears, self._detector, name, self.expects, self._opened)
+        self._ears = Ears(
+            crew.ears, self._detector, name, self.expects, self._opened, self._language
+        )
         self._echo = EchoGuard()
         self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played, self._echo)
         self._thinking = Thinking(
@@ -214,6 +218,8 @@ class Session:
                     self._receive(Typed())
             case {"type": "text"}:
                 self._refuse("bad_message", 'a "text" message needs a string in "text"')
+            case {"type": "session", **given}:
+                self._choose(given)
 
     def lost(self, reason: str) -> None:
         """The wire has gone."""
@@ -481,10 +487,10 @@ class Session:
         if first is None:
             speaker.end()
             return
-        voice = self._settings.voice or crew.agent.voice
         # The mouth waits for phrases, and whoever waits for the mouth waits for them, too.
         words = timed(_before(first, phrases), lambda seconds: spent.add("tts", -seconds))
-        speech = timed(crew.mouth.speak(words, voice, self.due(turn)), partial(spent.add, "tts"))
+        spoken = crew.mouth.speak(words, self._chosen.voice, self.due(turn))
+        speech = timed(spoken, partial(spent.add, "tts"))
         async with aclosing(speech) as chunks:
             async for chunk in chunks:
                 if not speaker.began:
@@ -620,6 +626,18 @@ class Session:
         self._answering.take_back_caption()
 
     # Odds and ends.
+
+    def _language(self) -> str:
+        return self._chosen.language
+
+    def _choose(self, given: Mapping[str, Any]) -> None:
+        """Take what the caller chooses, for the next utterance and reply."""
+        try:
+            self._chosen = self._chosen.changed(given, self._crew.mouth.voices)
+        except ChoiceError as error:
+            self._refuse("bad_session", str(error))
+        else:
+            self._tell({"type": "session", "turn": self._turn.number, **asdict(self._chosen)})
 
     def expects(self) -> str:
         """Return the topic that the agent has just asked about."""

@@ -1,17 +1,29 @@
 """What a user can set: one TOML file, `VOICE_*` in the environment, flags; the later wins."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from asr.whisper_options import WhisperOptions
+from llm.vllm_options import VllmOptions
+from tts.coqui_options import CoquiOptions
+
+T = TypeVar("T")
 
 NOT_SETTINGS = ("VOICE_CONFIG", "VOICE_URL")
 """Variables that name the settings file, and the server that commands call."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+"""How a variable says whether."""
+
+_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,47 @@ class BenchSettings:
         within("bench.delays", self.delays, 0.0, 100.0)
 
 
+class ChoiceError(ValueError):
+    """A call cannot have what it asked for; the message says what it could."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """What one call has chosen; replaced as a whole, read with every utterance and reply.
+
+    Attributes:
+        voice: The mouth's voice, "" for its first.
+        language: Language that the caller speaks, a BCP 47 tag.
+    """
+
+    voice: str = ""
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        if not _TAG.fullmatch(self.language):
+            raise ChoiceError(
+                f"language is {self.language[:40]!r}; expected a BCP 47 tag such as en or pt-BR"
+            )
+
+    def changed(self, given: Mapping[str, Any], voices: tuple[str, ...]) -> "SessionSettings":
+        """Return these with what a caller has `given`; `voices` are those there are.
+
+        Raises:
+            ChoiceError: If a name or a value is none.
+        """
+        for name, value in given.items():
+            if name not in names(SessionSettings):
+                raise ChoiceError(f"a call has no setting {name[:40]!r}; it has voice, language")
+            if not isinstance(value, str):
+                raise ChoiceError(f"{name} is {value!r:.40}; expected a string")
+        changed = replace(self, **given)
+        if "voice" in given and changed.voice and changed.voice not in voices:
+            raise ChoiceError(
+                f"voice is {changed.voice[:40]!r}; expected one of {', '.join(voices[:40])}"
+            )
+        return changed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything `voice serve` can be told.
@@ -83,13 +136,16 @@ class Settings:
         key: What callers must present (`Authorization: Bearer KEY` or `?key=KEY`);
             "" lets everybody in, which only a loopback address may.
         agent: Folder of the agent that answers.
-        asr: Ears: "sphinx", "whisper:PATH_OR_NAME" or "fake".
-        llm: Mind: "embedded" (the agent's own model), "ctranslate:DIR",
+        asr: Ears: "sphinx", "whisper:MODEL" or "fake". A MODEL is a directory, or the name of
+            one that `voice models fetch` has brought.
+        llm: Mind: "embedded" (the agent's own model), "ctranslate:MODEL", "vllm:MODEL",
             "openai:URL" or "fake".
         llm_model: Model to ask an OpenAI-compatible server for, "" for its first.
         llm_key: That server's key.
-        tts: Mouth: "espeak" or "fake".
-        voice: The mouth's voice, "" for the agent's own.
+        tts: Mouth: "espeak", "coqui:MODEL" or "fake".
+        voice: The mouth's voice, "" for the agent's own. A call may choose another.
+        language: Language of the callers, a BCP 47 tag. A call may choose another.
+        engine_start: Seconds that an engine process may take to load its models.
         asr_processes: Processes that decode speech.
         asr_decoders: Decoders in each of them, shared by all calls.
         data: Directory for the database and the call logs.
@@ -97,6 +153,9 @@ class Settings:
         tool_timeout: Seconds a tool may take before the caller is told it failed.
         turn: When the agent may speak.
         bench: What the engines of the profile "bench" do.
+        whisper: How the ears "whisper:MODEL" listen.
+        vllm: How the mind "vllm:MODEL" runs.
+        coqui: How the mouth "coqui:MODEL" speaks.
     """
 
     profile: str = "embedded"
@@ -110,6 +169,8 @@ class Settings:
     llm_key: str = ""
     tts: str = "espeak"
     voice: str = ""
+    language: str = "en"
+    engine_start: float = 600.0
     asr_processes: int = 1
     asr_decoders: int = 4
     data: str = "var"
@@ -117,6 +178,9 @@ class Settings:
     tool_timeout: float = 5.0
     turn: TurnSettings = field(default_factory=TurnSettings)
     bench: BenchSettings = field(default_factory=BenchSettings)
+    whisper: WhisperOptions = field(default_factory=WhisperOptions)
+    vllm: VllmOptions = field(default_factory=VllmOptions)
+    coqui: CoquiOptions = field(default_factory=CoquiOptions)
 
     def __post_init__(self) -> None:
         within("port", self.port, 0, 65535)
@@ -124,6 +188,8 @@ class Settings:
         within("asr_decoders", self.asr_decoders, 1, 64)
         within("max_calls", self.max_calls, 1, 100_000)
         within("tool_timeout", self.tool_timeout, 0.1, 60.0, "s")
+        within("engine_start", self.engine_start, 1.0, 86_400.0, "s")
+        SessionSettings(language=self.language)
         if self.tool_timeout >= self.turn.longest_stall:
             raise ValueError(
                 f"tool_timeout is {self.tool_timeout} s; expected less than turn.longest_stall "
@@ -152,6 +218,17 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "turn.shortest_wait": 0.2,
         "turn.longest_wait": 0.2,
     },
+    "cpu": {
+        "asr": "whisper:small",
+        "llm": "ctranslate:qwen2.5-1.5b",
+        "tts": "coqui:vits-vctk",
+    },
+    "gpu": {
+        "asr": "whisper:large-v3-turbo",
+        "llm": "vllm:qwen3-8b",
+        "tts": "coqui:vits-vctk",
+        "max_calls": 64,
+    },
 }
 """What each profile sets where nothing else is said. "bench" swaps the engines for fixed delays,
 to measure everything else: detector, turns, pacing and tracing stay what they are."""
@@ -170,7 +247,7 @@ def names(kind: type = Settings, prefix: str = "") -> dict[str, type]:
     for entry in fields(kind):
         assert isinstance(entry.type, type)
         if is_dataclass(entry.type):
-            found |= names(entry.type, f"{entry.name}.")
+            found |= names(entry.type, f"{prefix}{entry.name}.")
         else:
             found[prefix + entry.name] = entry.type
     return found
@@ -217,15 +294,22 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     for name, value in PROFILES[profile].items():
         if name not in values:
             values[name], sources[name] = value, f"profile {profile}"
-    groups = {"turn": TurnSettings, "bench": BenchSettings}
-    rest = {name: value for name, value in values.items() if "." not in name}
-    for group, kind in groups.items():
-        inside = {
-            n.removeprefix(f"{group}."): v for n, v in values.items() if n.startswith(f"{group}.")
-        }
-        rest[group] = kind(**inside)
-    settings = Settings(**rest)
-    return Effective(settings, {name: sources.get(name, "default") for name in names()})
+    return Effective(
+        _made(Settings, values), {name: sources.get(name, "default") for name in names()}
+    )
+
+
+def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return settings of `kind` with these values, by their dotted names."""
+    given: dict[str, Any] = {}
+    for entry in fields(kind):  # type: ignore[arg-type]
+        group = f"{entry.name}."
+        if is_dataclass(entry.type):
+            inside = {n.removeprefix(group): v for n, v in values.items() if n.startswith(group)}
+            given[entry.name] = _made(entry.type, inside)  # type: ignore[arg-type]
+        elif entry.name in values:
+            given[entry.name] = values[entry.name]
+    return kind(**given)
 
 
 def from_process(flags: Mapping[str, Any]) -> Effective:
@@ -278,13 +362,17 @@ def _checked(name: str, value: Any, source: str) -> Any:
     if wanted is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not wanted:
-        raise ValueError(f"{name} in {source} is {value!r}; expected {wanted.__name__}")
+        raise ValueError(f"{name} in {source} is {value!r}; expected {_expected(wanted)}")
     return value
 
 
 def _parsed(name: str, text: str, source: str) -> Any:
     wanted = names()[name]
     try:
-        return wanted(text)
-    except ValueError:
-        raise ValueError(f"{source} is {text!r}; expected {wanted.__name__}") from None
+        return TRUTH[text.strip().lower()] if wanted is bool else wanted(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"{source} is {text!r}; expected {_expected(wanted)}") from None
+
+
+def _expected(kind: type) -> str:
+    return "true or false" if kind is bool else kind.__name__
