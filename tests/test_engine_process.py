@@ -157,6 +157,7 @@ async def test_engines_are_known_once_they_have_started() -> None:
     try:
         assert crew.ears.about == "They hear how much they heard."
         assert (crew.mouth.rate, crew.mouth.voices) == (16_000, ("one", "two"))
+        assert crew.mind.prefills
     finally:
         await crew.stop()
 

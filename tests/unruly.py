@@ -137,6 +137,7 @@ class Mind:
 
     name = "unruly mind"
     about = "It does as it is told."
+    prefills = True
 
     def __init__(self, child: bool = False) -> None:
         self._child = subprocess.Popen(["sleep", "1000"]) if child else None

@@ -139,7 +139,7 @@ class Host:
             engine = built({**described, "keywords": given})
             setattr(self, room, engine)
             await engine.start()
-        known = ("name", "about", "rate", "voices")
+        known = ("about", "rate", "voices", "prefills")
         return {
             room: {name: getattr(engine, name) for name in known if hasattr(engine, name)}
             for room, engine in self.engines.items()

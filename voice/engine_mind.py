@@ -28,6 +28,8 @@ class RemoteMind(Remote):
         awaited, they leave the device to it, unless what they do is more urgent.
         """
         super().__init__(process, name, "mind")
+        self.prefills = False
+        """Whether the model gains by reading a caller's words early; known once it is loaded."""
         self.beside = beside
         self.first = FIRST
         """Seconds that a first token is expected to take."""
@@ -38,7 +40,8 @@ class RemoteMind(Remote):
         Raises:
             EngineError: If it cannot; the message names the remedy.
         """
-        await self._start(EngineError)
+        said = await self._start(EngineError)
+        self.prefills = said.get("prefills", False)
 
     def open(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> "RemoteThread":
         """Begin one answer; never blocks."""

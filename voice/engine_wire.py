@@ -77,7 +77,7 @@ class Kind(IntEnum):
 
     # From the engine process.
     READY = 32
-    """What there is, by room: name, about, rate, voices."""
+    """What the engine of each room says of itself: about, rate, voices, prefills."""
     ITEM = 33
     """The next result of some work."""
     DONE = 34
