@@ -99,17 +99,18 @@ class Simulation:
         gaps: Seconds of silence inside replies.
         left: Pairs of kinds (most urgent of what began, left waiting), and how often.
         inversions: Those of them where what was left was more urgent than all that began.
-        superseded: Partials that newer ones took the place of.
+        partials: Partial recognitions that were asked for.
+        superseded: Those of them that newer work took the place of.
     """
 
     schedule: Schedule
     by_deadline: bool = True
-    speed: float = 1.0
     waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     answers: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     left: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     inversions: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    partials: int = 0
     superseded: int = 0
     busy: float = 0.0
     now: float = 0.0
@@ -118,7 +119,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self.ears = Engine(self, "ears", most=16)
-        self.voice = Engine(self, "voice", most=8)
+        self.voice = Engine(self, "voice", most=2)
         self.mind = Mind(self)
         self._look_at = 0.0
 
@@ -191,7 +192,7 @@ class Engine:
         for work in batch:
             work.began = sim.now
             sim.waits[work.kind].append(sim.now - work.asked)
-        took = self._seconds(batch) / sim.speed
+        took = self._seconds(batch)
         sim.busy += took
         sim.at(sim.now + took, lambda: self._end(job, batch))
 
@@ -292,7 +293,7 @@ class Mind:
         took = seconds("llm", "step", len(self._running))
         took += seconds("llm", "prompt", sum(answer.prompt for answer in read))
         took *= SHARED if sim.schedule.running else 1.0
-        sim.at(sim.now + took / sim.speed, self._stepped)
+        sim.at(sim.now + took, self._stepped)
 
     def _stepped(self) -> None:
         sim = self._sim
@@ -338,6 +339,7 @@ class Call:
         if turn != self._turn or sim.now >= ends:
             return
         self._supersede()
+        sim.partials += 1
         self._partial = sim.ears.put("partial", sim.now + PARTIAL, lambda now: None)
         sim.at(sim.now + PARTIAL, lambda: self._hear(turn, ends))
 

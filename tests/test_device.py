@@ -139,7 +139,7 @@ def test_an_error_while_waiting_leaves_nothing_behind() -> None:
 
 
 def test_a_reservation_holds_later_work_until_it_is_released() -> None:
-    device = Device(Schedule(longest_hold=PATIENCE))
+    device = Device(Schedule(longest_hold=1000.0))
     threads = Threads(device)
     device.reserve("call 1", monotonic(), 0.03)
     threads.ask("partial", monotonic() + 5.0)

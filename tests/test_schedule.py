@@ -103,8 +103,8 @@ def test_later_work_waits_while_a_first_token_is_pending() -> None:
 def test_more_urgent_work_does_not_wait_for_it() -> None:
     schedule = Schedule(longest_hold=HOLD)
     schedule.reserve("early", 0.4, 0.5, now=0.0)
-    schedule.ask("final", 0.1, 0.05, now=0.1)
-    assert kinds(schedule, 0.1) == ["final"]
+    schedule.ask("final", 0.05, 0.05, now=0.05)
+    assert kinds(schedule, 0.05) == ["final"]
 
 
 def test_work_that_is_over_in_time_does_not_wait_either() -> None:

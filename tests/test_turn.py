@@ -587,7 +587,8 @@ def test_the_decision_is_expected_when_the_wait_is_over() -> None:
     turn.receive(WaitRevised(0.3), 3.1)
     assert turn.decides_at(3.1) == 3.3
     turn.receive(WaitRevised(0.2), 3.25)
-    assert turn.decides_at(3.25) == 3.25  # overdue
+    assert turn.decides_at(3.25) == 3.25
+    assert turn.decides_at(3.4) == 3.4  # the tick is late
 
 
 def test_nobody_waits_for_a_decision_while_the_agent_has_the_floor() -> None:
