@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from model_hub import serving
 
 from voice import __version__
 
@@ -29,7 +30,9 @@ def test_the_version_is_told() -> None:
     assert done.stdout.strip() == f"sidetone {__version__}"
 
 
-@pytest.mark.parametrize("command", ["serve", "call", "talk", "bench", "doctor", "config"])
+@pytest.mark.parametrize(
+    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models"]
+)
 def test_every_command_has_help(command: str) -> None:
     done = voice(command, "--help")
     assert done.returncode == 0
@@ -50,6 +53,11 @@ def test_every_command_has_help(command: str) -> None:
         (["config"], {"VOICE_PROT": "1"}, "did you mean VOICE_PORT?"),
         (["call"], {}, "--say TEXT or --wav FILE"),
         (["call", "--say", "hi", "--url", "http://127.0.0.1:9"], {}, "start a server with voice"),
+        (["models", "fetch"], {}, "voice models fetch NAME, or --profile cpu"),
+        (["models", "fetch", "xtts-v2"], {}, "accept it with --accept-licence"),
+        (["models", "fetch", "--profile", "cup"], {}, "expected one of embedded, cpu, gpu"),
+        (["models", "check", "smal"], {}, "no model is called 'smal'"),
+        (["models", "import", "/dev"], {}, "there is no model in /dev"),
         (["call", "--wav", "/dev/null"], {}, "/dev/null is no PCM WAV file"),
         (["call", "--say", "hi", "--voice", "xx"], {}, "xx"),
     ],
@@ -84,3 +92,55 @@ def test_the_doctor_names_what_is_broken_and_the_remedy() -> None:
     assert done.returncode == 1
     assert "no agent in nowhere" in done.stdout
     assert "voice serve --agent FOLDER" in done.stdout
+
+
+def test_models_are_listed_with_their_licence() -> None:
+    done = voice("models", "list", "--profile", "gpu")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"whisper-large-v3-turbo +asr +gpu +1\.62 GB +MIT", done.stdout)
+    assert "xtts" not in done.stdout
+    assert "CPML, not commercial" in voice("models", "list").stdout
+
+
+def test_a_model_is_fetched_checked_damaged_and_mended(tmp_path: Path) -> None:
+    weights = bytes(range(256)) * 100
+    with serving({"config.json": b"{}", "model.bin": weights}) as hub:
+        where = {
+            "VOICE_DATA": str(tmp_path / "data"),
+            "HF_HOME": str(tmp_path),
+            "HF_ENDPOINT": hub.url,
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        done = voice("models", "fetch", "some/tiny", **where)
+        assert done.returncode == 0, done.stderr
+        assert "licence: see the repository" in done.stdout
+        assert re.search(r"some--tiny .*✓", voice("models", "list", **where).stdout)
+        assert voice("models", "check", **where).returncode == 0
+        (tmp_path / "data/models/some--tiny/model.bin").write_bytes(weights[:-100])
+        done = voice("models", "check", "some/tiny", **where)
+        assert done.returncode == 1
+        assert "model.bin is cut off: 25,500 bytes, expected 25,600" in done.stdout
+        assert "voice models fetch some/tiny" in done.stdout
+        assert voice("models", "fetch", "some/tiny", **where).returncode == 0
+        done = voice("models", "export", str(tmp_path / "stick"), **where)
+        assert done.returncode == 0, done.stderr
+    there = {"VOICE_DATA": str(tmp_path / "there"), "HF_HUB_OFFLINE": "1"}
+    done = voice("models", "import", str(tmp_path / "stick"), **there)
+    assert "some--tiny taken over" in done.stdout
+    assert voice("models", "check", "some/tiny", **there).returncode == 0
+
+
+def test_the_doctor_says_which_models_are_missing(tmp_path: Path) -> None:
+    done = voice(
+        "doctor", VOICE_ASR="whisper:small", VOICE_DATA=str(tmp_path), HF_HOME=str(tmp_path)
+    )
+    assert done.returncode == 1
+    assert "whisper-small is not in" in done.stdout
+    assert "voice models fetch whisper-small" in done.stdout
+
+
+def test_the_doctor_plans_the_memory(tmp_path: Path) -> None:
+    done = voice("doctor", VOICE_LLM="ctranslate:demos/frontdesk/model")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"llm +weights +0\.00 GB +3 M, int8", done.stdout)
+    assert re.search(r"all +planned", done.stdout)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voice import __version__, settings
+from voice import __version__, models_cli, settings
 
 app = typer.Typer(
     name="voice",
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(models_cli.app)
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
 
