@@ -298,7 +298,7 @@ async def test_settings_that_a_server_refuses_are_changed_once_for_all(peer: Pee
             thread = mind.open(HELLO, [])
             async with aclosing(thread.generate(Params(max_tokens=9), 0.0)) as pieces:
                 assert await anext(pieces) == Text("Yes")
-    assert len(peer.bodies) == 4
+    assert len(peer.bodies) == 5
     assert peer.bodies[-1]["max_completion_tokens"] == 9
     assert not {"stream_options", "temperature", "max_tokens"} & peer.bodies[-1].keys()
 
