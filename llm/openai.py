@@ -6,16 +6,28 @@ and asked again, once for the life of the engine.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
+from itertools import count, takewhile
 from typing import Any
 
 import httpx
 
-from llm.engine import EngineError, Item, Params, Text, ToolCall, ToolSpec, Usage
+from llm.chunks import Chunks, message
+from llm.engine import (
+    EngineError,
+    Item,
+    Message,
+    Params,
+    Text,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Usage,
+)
 from llm.prompt import add_words, functions, messages
+from llm.upstreams import UnavailableError
 
 CONNECT = 3.0
 """How long a connection may take at the longest, in seconds; a caller is waiting."""
@@ -23,6 +35,12 @@ CONNECT = 3.0
 IDLE = 300.0
 """How long an unused connection is kept open, in seconds: a new one costs the caller
 one to three round trips before the first token."""
+
+REST = 0.2
+"""How long the end of the connection's traffic is waited for after an answer, in seconds."""
+
+LINE = 1 << 20
+"""The longest line of an answer, in bytes: a chunk of chat has a few hundred."""
 
 _RENAMED = {"stream_options": None, "temperature": None, "max_tokens": "max_completion_tokens"}
 """Settings that some servers refuse, and what they want instead."""
@@ -73,25 +91,27 @@ class OpenAI:
             limits=httpx.Limits(max_connections=None, keepalive_expiry=IDLE),
         )
         try:
+            self._model = await self._find_model()
+        except BaseException:  # also when nobody waits any more
+            await self.stop()
+            raise
+        self.about = f"The model {self._model} at {self._url.host}."
+
+    async def _find_model(self) -> str:
+        try:
             async with self._request("GET", "/models") as response:
                 found = await self._read(response)
             models = found.get("data") if isinstance(found, dict) else None
-            names = [model["id"] for model in models or []]
+            names = [str(model["id"]) for model in models or []]
         except _StatusError as error:
             if error.status != 404 or not self._model:  # not every server lists its models
-                await self.stop()
                 raise
-        except (EngineError, KeyError, TypeError) as error:
-            await self.stop()
-            if isinstance(error, EngineError):
-                raise
+            names = []
+        except (KeyError, TypeError) as error:
             raise EngineError(f"{self.name}/models is no list of models: {error!r}") from error
-        else:
-            if not names and not self._model:
-                await self.stop()
-                raise EngineError(f"{self.name} offers no model; name the one to use")
-            self._model = self._model or names[0]
-        self.about = f"The model {self._model} at {self._url.host}."
+        if not names and not self._model:
+            raise EngineError(f"{self.name} offers no model; name the one to use")
+        return self._model or names[0]
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -104,12 +124,20 @@ class OpenAI:
         return Thread(self, items, tools)
 
     async def complete(
-        self, items: Sequence[Item], tools: Sequence[ToolSpec], params: Params
+        self,
+        items: Sequence[Item],
+        tools: Sequence[ToolSpec],
+        params: Params,
+        began: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Piece, None]:
         """Ask the server and yield its answer; closing hangs up.
 
+        `began` is called whenever the server has written something, be it only a part
+        of a tool call, which is yielded as a whole.
+
         Raises:
-            EngineError: If the server cannot be reached, refuses or breaks off.
+            UnavailableError: If the server cannot be reached, is overloaded, fails or breaks off.
+            EngineError: If it refuses the request, or the model wrote nonsense.
         """
         body: dict[str, Any] = {
             "model": self._model,
@@ -121,6 +149,11 @@ class OpenAI:
         }
         if tools:
             body["tools"] = functions(tools)
+        if schema := getattr(params, "schema", None):
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": True},
+            }
         while True:
             for name, instead in self._changed.items():
                 value = body.pop(name, None)
@@ -128,13 +161,18 @@ class OpenAI:
                     body[instead] = value
             try:
                 async with self._request("POST", "/chat/completions", body) as response:
-                    async with aclosing(self._pieces(response)) as pieces:
+                    async with aclosing(self._pieces(response, began)) as pieces:
                         async for piece in pieces:
                             yield piece
                     return
             except _StatusError as error:
+                if error.status not in (400, 422):
+                    raise
+                if "context" in str(error).lower() and (shorter := _shorter(items)):
+                    items, body["messages"] = shorter, messages(shorter)
+                    continue
                 refused = [name for name in _RENAMED if name in body and name in str(error)]
-                if error.status not in (400, 422) or not refused:
+                if not refused:
                     raise
                 self._changed[refused[0]] = _RENAMED[refused[0]]
 
@@ -142,16 +180,30 @@ class OpenAI:
     async def _request(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, once more if the connection fails, and hold its answer open."""
+        """Send a request and hold its answer open.
+
+        A server may close a kept connection just as it is used again: such a request is
+        sent once more, until the connection was a new one.
+        """
         if self._client is None:
             raise EngineError(f"{self.name} is not running; await start() first")
-        request = self._client.build_request(method, f"{self._url}{path}", json=body)
+        is_new = False
+
+        async def trace(event: str, _: Any) -> None:
+            nonlocal is_new
+            is_new = is_new or event == "connection.connect_tcp.started"
+
+        request = self._client.build_request(
+            method, f"{self._url}{path}", json=body, extensions={"trace": trace}
+        )
         try:
-            try:
-                response = await self._client.send(request, stream=True)
-            except (httpx.NetworkError, httpx.ConnectTimeout, httpx.RemoteProtocolError):
-                # Most often a kept connection that the server has closed meanwhile.
-                response = await self._client.send(request, stream=True)
+            while True:
+                try:
+                    response = await self._client.send(request, stream=True)
+                    break
+                except (httpx.NetworkError, httpx.RemoteProtocolError):
+                    if is_new:
+                        raise
             try:
                 if response.status_code != 200:
                     await response.aread()
@@ -160,14 +212,16 @@ class OpenAI:
             finally:
                 await response.aclose()
         except httpx.ConnectError as error:
-            raise EngineError(f"cannot reach {self.name}: {error}; is the server up?") from error
+            raise UnavailableError(
+                f"cannot reach {self.name}: {error}; is the server up?"
+            ) from error
         except httpx.TimeoutException as error:
-            raise EngineError(
+            raise UnavailableError(
                 f"{self.name} was silent for too long ({type(error).__name__}, "
                 f"limit {self._timeout.read:g} s)"
             ) from error
         except httpx.TransportError as error:
-            raise EngineError(f"{self.name} broke off: {error!r}") from error
+            raise UnavailableError(f"{self.name} broke off: {error!r}") from error
 
     async def _read(self, response: httpx.Response) -> Any:
         raw = await response.aread()
@@ -176,58 +230,66 @@ class OpenAI:
         except ValueError as error:
             raise EngineError(f"{self.name} did not answer in JSON: {raw[:200]!r}") from error
 
-    def _refused(self, response: httpx.Response) -> "_StatusError":
+    def _refused(self, response: httpx.Response) -> EngineError:
         """Return the error that the server answered with, in its own words."""
         try:
-            said = _message(response.json())
+            said = message(response.json())
         except ValueError:
             said = response.text[:300]
         said = said.replace(self._key, "***") if self._key else said
         said = said or response.reason_phrase
         status = response.status_code
         remedies = {401: "; check the key", 403: "; check the key", 404: "; check URL and model"}
-        remedy = remedies.get(status, "")
-        return _StatusError(f"{self.name} answered {status}: {said}{remedy}", status)
+        error = f"{self.name} answered {status}: {said}{remedies.get(status, '')}"
+        if status == 429 or status >= 500:
+            return UnavailableError(error, _retry_after(response.headers))
+        return _StatusError(error, status)
 
-    async def _pieces(self, response: httpx.Response) -> AsyncGenerator[Piece, None]:
+    async def _pieces(
+        self, response: httpx.Response, began: Callable[[], None]
+    ) -> AsyncGenerator[Piece, None]:
         """Read the answer's server-sent events."""
-        calls: list[_Call] = []
-        usage: Usage | None = None
-        ended = False
-        async for line in response.aiter_lines():
-            if not line.startswith("data:"):
-                continue
-            data = line[5:].strip()
-            if data == "[DONE]":
-                ended = True
-                break
-            try:
-                event = json.loads(data)
-                if "error" in event:
-                    raise EngineError(f"{self.name} failed: {_message(event)}")
-                for choice in event.get("choices") or []:
-                    delta = choice.get("delta") or {}
-                    if text := delta.get("content"):
-                        yield Text(text)
-                    for part in delta.get("tool_calls") or []:
-                        _add(calls, part)
-                    ended = ended or bool(choice.get("finish_reason"))
-                if told := event.get("usage"):
-                    details = told.get("prompt_tokens_details") or {}
-                    cached = details.get("cached_tokens") or 0
-                    usage = Usage(told["prompt_tokens"], cached, told.get("completion_tokens", 0))
-            except (ValueError, TypeError, AttributeError, KeyError) as error:
-                raise EngineError(f"{self.name} sent {data[:200]!r}, no chunk of chat") from error
-        if not ended:
-            raise EngineError(f"{self.name} ended the answer before it was complete")
-        for call in calls:
-            yield call.complete(self._calls)
-        if usage:
-            yield usage
+        chunks = Chunks(self.name, lambda: f"call_{next(self._calls)}")
+        async with aclosing(self._events(response)) as events:
+            async for data in events:
+                words = chunks.push(data)
+                if chunks.writing:
+                    began()
+                for text in words:
+                    yield text
+                if chunks.done:
+                    break
+            for piece in chunks.finish():
+                yield piece
+            # A connection that was not read to its end cannot be used again.
+            with suppress(httpx.TransportError, UnavailableError, TimeoutError):
+                async with asyncio.timeout(REST):
+                    async for _ in events:
+                        pass
+
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[str, None]:
+        """Yield the data of the server-sent events, a line each.
+
+        httpx would also split lines at characters that JSON may contain, such as U+2028.
+        """
+        rest = b""
+        async for received in response.aiter_bytes():
+            *lines, rest = (rest + received).split(b"\n")
+            if len(rest) > LINE:
+                raise UnavailableError(f"{self.name} sent a line of more than {LINE} bytes")
+            for line in lines:
+                if line.startswith(b"data:"):
+                    yield line[5:].decode(errors="replace").strip()
+        if rest.startswith(b"data:"):
+            yield rest[5:].decode(errors="replace").strip()
 
 
 class Thread:
-    """One answer of a server."""
+    """One answer of a server.
+
+    Attributes:
+        began: Loop time at which the server wrote the first token, None if it has not.
+    """
 
     def __init__(self, engine: OpenAI, items: Sequence[Item], tools: Sequence[ToolSpec]) -> None:
         self._engine = engine
@@ -235,6 +297,7 @@ class Thread:
         self._tools = tools
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.began: float | None = None
 
     def append(self, words: str) -> None:
         """Add words to the user's last message."""
@@ -248,7 +311,7 @@ class Thread:
 
         async def listen() -> None:
             try:
-                answer = self._engine.complete(self._items, self._tools, params)
+                answer = self._engine.complete(self._items, self._tools, params, self._note)
                 async with aclosing(answer):
                     async for piece in answer:
                         pieces.put_nowait(piece)
@@ -269,14 +332,18 @@ class Thread:
                 await task  # for an error that nobody foresaw
         finally:
             self._tasks.discard(task)
-            task.cancel()
+            _cancel(task)
             await asyncio.wait([task])
 
     def close(self) -> None:
         """Hang up on the server."""
         self._closed = True
         for task in self._tasks:
-            task.cancel()
+            _cancel(task)
+
+    def _note(self) -> None:
+        if self.began is None:
+            self.began = asyncio.get_running_loop().time()
 
 
 class _StatusError(EngineError):
@@ -287,46 +354,36 @@ class _StatusError(EngineError):
         self.status = status
 
 
-@dataclass(slots=True)
-class _Call:
-    """A tool call in the making; its arguments come in pieces of JSON."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-    def complete(self, numbers: "count[int]") -> ToolCall:
-        try:
-            arguments = json.loads(self.arguments or "{}")
-        except ValueError:
-            arguments = None
-        if not self.name or not isinstance(arguments, dict):
-            raise EngineError(
-                f"the model wrote a malformed tool call: {self.name!r} with "
-                f"{self.arguments[:200]!r}; expected a name and a JSON object"
-            )
-        return ToolCall(self.id or f"call_{next(numbers)}", self.name, arguments)
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task once: twice would cut off the closing of its connection."""
+    if not task.cancelling():
+        task.cancel()
 
 
-def _add(calls: list[_Call], part: dict[str, Any]) -> None:
-    """Add a piece of a tool call to the call it belongs to."""
-    # Some servers leave out the index: a piece with an id begins a call then.
-    index = part.get("index")
-    if index is None:
-        index = len(calls) if part.get("id") or not calls else calls[-1].index
-    call = next((call for call in calls if call.index == index), None)
-    if call is None:
-        calls.append(call := _Call(index))
-    function = part.get("function") or {}
-    call.id = part.get("id") or call.id
-    call.name = function.get("name") or call.name
-    call.arguments += function.get("arguments") or ""
+def _shorter(items: Sequence[Item]) -> list[Item]:
+    """Return `items` without the older half of what may be forgotten, [] if nothing may.
+
+    The instructions stay, and so do the last words with all that follows.
+    """
+    begin = sum(1 for _ in takewhile(_is_instruction, items))
+    half = (len(items) - begin) // 2
+    kept = items[begin + half :]
+    while kept and isinstance(kept[0], ToolResult):
+        kept = kept[1:]  # an answer to a call that is gone
+    return [*items[:begin], *kept] if half and kept else []
 
 
-def _message(answer: Any) -> str:
-    """Return the message in a server's error, in any of the forms they have."""
-    for key in ("error", "message", "detail"):
-        if isinstance(answer, dict) and key in answer:
-            return _message(answer[key])
-    return "" if answer is None else str(answer)[:300]
+def _is_instruction(item: Item) -> bool:
+    return isinstance(item, Message) and item.role == "system"
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Return for how many seconds a server asks to be left alone, None if it does not."""
+    asked = headers.get("retry-after", "").strip()
+    if asked.isdecimal():
+        return float(asked)
+    try:  # a date, by the clock of the server, which it tells as well
+        left = parsedate_to_datetime(asked) - parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    return max(left.total_seconds(), 0.0)

@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
+import llm.openai
 from llm.engine import (
     EngineError,
     Item,
@@ -23,6 +25,7 @@ from llm.engine import (
     Usage,
 )
 from llm.openai import OpenAI
+from llm.upstreams import UnavailableError
 
 KEY = "sk-secret"
 HELLO = (Message("user", "hello"),)
@@ -38,6 +41,8 @@ class Peer:
         self.refuse: Callable[[dict[str, Any]], Any] = lambda body: None
         self.disconnected = asyncio.Event()
         self.url = ""
+        self.ports: set[int] = set()
+        self.newline = "\r\n\r\n"
 
     async def events(self) -> AsyncIterator[str]:
         for text in ("Yes", ", at ten."):
@@ -50,7 +55,7 @@ class Peer:
             yield ": a comment\n\n"
             async with aclosing(self.events()) as events:  # type: ignore[type-var]
                 async for event in events:
-                    yield f"data: {event}\r\n\r\n"
+                    yield f"data: {event}{self.newline}"
         except asyncio.CancelledError:
             self.disconnected.set()
             raise
@@ -66,6 +71,8 @@ class Peer:
         @app.post("/v1/chat/completions")
         async def complete(request: Request) -> Any:
             body = await request.json()
+            assert request.client
+            self.ports.add(request.client.port)
             self.bodies.append(body)
             return self.refuse(body) or StreamingResponse(
                 self.stream(), media_type="text/event-stream"
@@ -89,7 +96,9 @@ def tool(**part: Any) -> str:
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="critical", lifespan="off", date_header=False)
+    )
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -327,6 +336,24 @@ async def test_closing_the_thread_hangs_up_while_somebody_waits_for_a_piece(peer
         await peer.disconnected.wait()
 
 
+async def test_hanging_up_twice_does_not_leave_the_connection_open(peer: Peer) -> None:
+    async def silent() -> AsyncIterator[str]:
+        yield delta(content="well")
+        await asyncio.Event().wait()
+
+    peer.events = silent  # type: ignore[method-assign]
+    async with running(peer.url) as mind:
+        thread = mind.open(HELLO, [])
+        async with aclosing(thread.generate(Params(), 0.0)) as pieces:
+            await anext(pieces)
+            waiting = asyncio.ensure_future(anext(pieces, None))
+            await asyncio.sleep(0.01)
+            thread.close()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await peer.disconnected.wait()
+
+
 async def test_appended_words_are_part_of_the_users_message(peer: Peer) -> None:
     async with running(peer.url) as mind:
         thread = mind.open(HELLO, [])
@@ -379,16 +406,217 @@ async def test_a_server_that_breaks_off_in_mid_answer_is_an_error() -> None:
         assert len(requests) == 2
 
 
-async def test_a_connection_that_fails_before_the_answer_is_tried_once_more() -> None:
+async def test_a_kept_connection_that_the_server_has_closed_is_replaced() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if connections == 1:
+            found = b'{"data": [{"id": "m"}]}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(found), found))
+            await reader.readuntil(b"\r\n\r\n")  # it closes just as the next request is sent
+        else:
+            writer.write(COMPLETE)
+        writer.close()
+
+    connections = 0
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with (
+        server,
+        running(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as mind,
+        aclosing(mind.open(HELLO, []).generate(Params(), 0.0)) as pieces,
+    ):
+        assert [piece async for piece in pieces] == [Text("Yes")]
+    assert connections == 2
+
+
+async def test_a_new_connection_that_fails_is_an_error_for_others_to_retry() -> None:
     async with raw(MODELS, b"", COMPLETE) as (url, requests), running(url) as mind:
         async with aclosing(mind.open(HELLO, []).generate(Params(), 0.0)) as pieces:
-            assert [piece async for piece in pieces] == [Text("Yes")]
-        assert len(requests) == 3
-    async with raw(MODELS, b"", b"", COMPLETE) as (url, requests), running(url) as mind:
-        async with aclosing(mind.open(HELLO, []).generate(Params(), 0.0)) as pieces:
-            with pytest.raises(EngineError, match="broke off"):
+            with pytest.raises(UnavailableError, match="broke off"):
                 await anext(pieces)
-        assert len(requests) == 3
+        assert len(requests) == 2
+
+
+async def test_answers_share_a_connection(peer: Peer) -> None:
+    async with running(peer.url) as mind:
+        for _ in range(3):
+            async with aclosing(mind.open(HELLO, []).generate(Params(), 0.0)) as pieces:
+                assert [piece async for piece in pieces] == [Text("Yes"), Text(", at ten.")]
+    assert len(peer.ports) == 1
+
+
+async def test_a_server_that_does_not_end_after_the_answer_is_not_waited_for() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(MODELS if head.startswith(b"GET") else COMPLETE)
+        if not head.startswith(b"GET"):
+            await reader.read()  # until the client hangs up
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with (
+        server,
+        running(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as mind,
+        aclosing(mind.open(HELLO, []).generate(Params(), 0.0)) as pieces,
+    ):
+        assert [piece async for piece in pieces] == [Text("Yes")]
+
+
+@pytest.mark.parametrize("mark", "\u2028\u2029\x85\x1e")
+async def test_words_may_contain_any_character_that_json_may(peer: Peer, mark: str) -> None:
+    text = f"One{mark}two"
+    chunk = {"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}
+    script(peer, json.dumps(chunk, ensure_ascii=False).replace("\x1e", "\\u001e"), "[DONE]")
+    assert await answer(peer) == [Text(text)]
+
+
+async def test_a_line_without_end_is_an_error(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm.openai, "LINE", 1000)
+    script(peer, delta(content="la" * 1000))
+    peer.newline = ""
+    with pytest.raises(UnavailableError, match="line of more than 1000 bytes"):
+        await answer(peer)
+
+
+async def test_a_schema_is_asked_for_in_openais_form(peer: Peer) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Guided(Params):
+        schema: Any
+
+    schema = {"type": "object", "properties": {"day": {"type": "string"}}}
+    async with (
+        running(peer.url) as mind,
+        aclosing(mind.open(HELLO, []).generate(Guided(schema=schema), 0.0)) as pieces,
+    ):
+        await anext(pieces)
+    asked = peer.bodies[0]["response_format"]
+    assert (asked["type"], asked["json_schema"]["schema"]) == ("json_schema", schema)
+
+
+async def test_a_thread_knows_when_the_model_began_though_a_tool_call_comes_whole(
+    peer: Peer,
+) -> None:
+    go_on = asyncio.Event()
+
+    async def told() -> AsyncIterator[str]:
+        yield delta(role="assistant", content="")
+        yield tool(index=0, id="a", function={"name": "book", "arguments": ""})
+        await go_on.wait()
+        yield tool(index=0, function={"arguments": "{}"})
+        yield finish("tool_calls")
+
+    peer.events = told  # type: ignore[method-assign]
+    async with running(peer.url) as mind:
+        thread = mind.open(HELLO, [])
+        async with aclosing(thread.generate(Params(), 0.0)) as pieces:
+            waiting = asyncio.ensure_future(anext(pieces))
+            while thread.began is None:
+                await asyncio.sleep(0.005)
+            assert not waiting.done()
+            go_on.set()
+            assert await waiting == ToolCall("a", "book", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "after"),
+    [
+        (503, {}, None),
+        (429, {"retry-after": "3"}, 3.0),
+        (503, {"retry-after": "0"}, 0.0),
+        (429, {"retry-after": "soon"}, None),
+        (429, {"retry-after": "-1"}, None),
+        (
+            429,
+            {
+                "date": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "retry-after": "Wed, 21 Oct 2015 07:28:09 GMT",
+            },
+            9.0,
+        ),
+        (429, {"retry-after": "Wed, 21 Oct 2015 07:28:09 -0000"}, None),
+    ],
+)
+async def test_an_overloaded_server_may_say_when_to_come_back(
+    peer: Peer, status: int, headers: dict[str, str], after: float | None
+) -> None:
+    peer.refuse = lambda body: JSONResponse({}, status, headers=headers)
+    with pytest.raises(UnavailableError) as raised:
+        await answer(peer)
+    assert raised.value.after == after
+
+
+@pytest.mark.parametrize(
+    ("events", "unavailable"),
+    [
+        ([json.dumps({"error": {"message": "out of memory"}})], True),
+        ([json.dumps({"error": {"message": "dead", "code": 500}})], True),
+        ([json.dumps({"error": {"message": "busy", "code": 429}})], True),
+        ([json.dumps({"error": {"message": "bad", "code": 400}})], False),
+        ([json.dumps({"error": "dead"})], True),
+        ([delta(content="Yes"), finish("abort"), "[DONE]"], True),
+        ([delta(content="Yes")], True),
+        (["{broken"], True),
+        ([tool(index=0, function={"name": "x", "arguments": "{"}), finish()], False),
+    ],
+)
+async def test_only_what_another_server_could_do_better_is_unavailable(
+    peer: Peer, events: list[str], unavailable: bool
+) -> None:
+    script(peer, *events)
+    with pytest.raises(EngineError) as raised:
+        await answer(peer)
+    assert isinstance(raised.value, UnavailableError) is unavailable
+
+
+async def test_calls_that_all_have_the_index_0_are_told_apart(peer: Peer) -> None:
+    script(
+        peer,
+        tool(index=0, id="a", function={"name": "book", "arguments": "{}"}),
+        tool(index=0, id="b", function={"name": "find", "arguments": '{"day":'}),
+        tool(index=0, id="c", function={"arguments": " 2}"}),  # another id in every piece
+        finish(),
+    )
+    assert await answer(peer) == [ToolCall("a", "book", {}), ToolCall("c", "find", {"day": 2})]
+
+
+async def test_a_start_that_is_cut_off_may_be_tried_again(peer: Peer) -> None:
+    models, peer.models = peer.models, None
+    mind = OpenAI(peer.url)
+    starting = asyncio.ensure_future(mind.start())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    peer.models = models
+    await mind.start()
+    assert "The model first" in mind.about
+    await mind.stop()
+
+
+async def test_a_prompt_that_is_too_long_loses_its_oldest_words_and_keeps_the_instructions(
+    peer: Peer,
+) -> None:
+    def refuse(body: dict[str, Any]) -> Any:
+        if sum(len(message["content"]) for message in body["messages"]) > 30:
+            said = "This model's maximum context length is 30 characters."
+            return JSONResponse({"error": {"message": said, "code": 400}}, 400)
+        return None
+
+    peer.refuse = refuse
+    items = (
+        Message("system", "Be kind."),
+        *(Message("user", f"number {place} and") for place in range(6)),
+        ToolCall("c", "book", {}),
+        ToolResult("c", "book", {"number": "one"}),
+        Message("user", "what was that?"),
+    )
+    assert await answer(peer, *items) == [Text("Yes"), Text(", at ten.")]
+    told = [message["content"] for message in peer.bodies[-1]["messages"]]
+    assert told == ["Be kind.", "what was that?"]
+    assert len(peer.bodies) == 4
+    with pytest.raises(EngineError, match="maximum context length"):
+        await answer(peer, Message("system", "Be kind."), Message("user", "la" * 30))
 
 
 async def test_a_server_that_is_not_there_is_an_error_that_asks_for_it() -> None:
