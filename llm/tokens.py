@@ -111,7 +111,7 @@ class Tokens:
 
     def _in_parts(self, text: str) -> list[int]:
         """Return the ids of `text`; parts between control tokens that were seen cost nothing."""
-        return [id for part in self._parts.split(text) if part for id in self._segment(part)]
+        return [token for part in self._parts.split(text) if part for token in self._segment(part)]
 
     def _whole(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -125,9 +125,9 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._stream = stream
 
-    def push(self, id: int) -> str:
+    def push(self, token: int) -> str:
         """Add an id; return the characters it completes."""
-        text: str = self._stream.step(self._tokenizer, id) or ""
+        text: str = self._stream.step(self._tokenizer, token) or ""
         return text
 
 

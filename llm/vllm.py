@@ -207,7 +207,9 @@ class Vllm:
             temperature=params.temperature,
             top_k=TOP_K if params.temperature > 0 else 0,
             stop_token_ids=sorted(loaded.tokens.ends),
-            structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
+            structured_outputs=None
+            if schema is None
+            else StructuredOutputsParams(json=dict(schema)),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
@@ -284,9 +286,9 @@ class Thread:
                 if isinstance(ids, EngineError):
                     raise ids
                 written += len(ids)
-                for id in ids:
-                    if id not in tokens.ends:
-                        for piece in read(text.push(id)):
+                for token in ids:
+                    if token not in tokens.ends:
+                        for piece in read(text.push(token)):
                             yield piece
             if self._closed:
                 return

@@ -140,7 +140,7 @@ class _Gauge:
     def __init__(self, figures: Load, config: Any, engine: int = 0) -> None:
         self._figures = figures
 
-    def record(self, scheduler_stats: Any = None, **_: Any) -> None:
+    def record(self, scheduler_stats: Any = None, *_: Any, **__: Any) -> None:
         """Take the figures of a step."""
         if scheduler_stats is None:
             return
@@ -158,5 +158,3 @@ class _Gauge:
 
     def record_sleep_state(self, is_awake: int, level: int) -> None:
         """Be told that the engine sleeps; ours never does."""
-
-

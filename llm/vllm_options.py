@@ -138,7 +138,7 @@ class VllmOptions:
                 f"vllm.lora_default is {self.lora_default!r}; expected one of vllm.lora "
                 f"({', '.join(self.adapters) or 'none given'})"
             )
-        _ = self.connector_settings
+        _ = self.adapters, self.connector_settings  # both are read once here
 
     @property
     def adapters(self) -> Mapping[str, str]:
@@ -225,8 +225,7 @@ def engine_args(model: str, options: VllmOptions, device: Device) -> dict[str, A
         args["enable_expert_parallel"] = True
     if adapters := options.adapters:
         args |= {"enable_lora": True, "max_lora_rank": options.lora_rank}
-        args |= {"max_loras": min(len(adapters), LORAS_AT_ONCE), "max_cpu_loras": len(adapters)}|= {"enable_lora": True, "max_loras": len(adapters)}
-        args["max_lora_rank"] = options.lora_rank
+        args |= {"max_loras": min(len(adapters), LORAS_AT_ONCE), "max_cpu_loras": len(adapters)}
     return args
 
 

@@ -100,7 +100,9 @@ def _parts(what: str, size: Callable[[VllmOptions], int], *, on_cpu: bool) -> Ch
             has, kind = facts.cores, "CPU core(s)"
         else:
             return f"{what} needs GPUs; it does not run on CPUs here"
-        return "" if has >= wanted else f"{what} over {wanted} needs as many; there are {has} {kind}"
+        return (
+            "" if has >= wanted else f"{what} over {wanted} needs as many; there are {has} {kind}"
+        )
 
     return check
 
@@ -126,11 +128,11 @@ def _quantized(*names: str) -> Callable[[VllmOptions], bool]:
 
 
 TECHNIQUES: Sequence[Technique] = (
-    Technique(
-        "streaming prompt", "vllm.stream_prompt=true", lambda o: o.stream_prompt, _nothing
-    ),
+    Technique("streaming prompt", "vllm.stream_prompt=true", lambda o: o.stream_prompt, _nothing),
     Technique("prefix cache", "vllm.prefix_cache=true", lambda o: o.prefix_cache, _nothing),
-    Technique("chunked prefill", "vllm.chunked_prefill=true", lambda o: o.chunked_prefill, _nothing),
+    Technique(
+        "chunked prefill", "vllm.chunked_prefill=true", lambda o: o.chunked_prefill, _nothing
+    ),
     Technique(
         "CUDA graphs",
         "vllm.cuda_graphs=auto",

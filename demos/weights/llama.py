@@ -42,7 +42,8 @@ TEMPLATE = """\
 {%- if tools -%}
 {{ "\\n\\n# Tools\\n\\nFunction signatures within <tools></tools>:\\n<tools>" }}
 {%- for tool in tools -%}{{ "\\n" + tool | tojson }}{%- endfor -%}
-{{ "\\n</tools>\\n\\nTo call one, write {\\"name\\": ..., \\"arguments\\": ...} within tool_call tags." }}
+{{ "\\n</tools>\\n\\nTo call one, write its name and arguments" }}
+{{ " as JSON within <tool_call></tool_call>." }}
 {%- endif -%}
 {{ "<|im_end|>\\n" }}
 {%- endif -%}
@@ -52,7 +53,8 @@ TEMPLATE = """\
 {%- else -%}
 {{ "<|im_start|>" + message.role + "\\n" + (message.content or "") }}
 {%- for call in message.tool_calls or [] -%}
-{{ "\\n<tool_call>\\n" + {"name": call.function.name, "arguments": call.function.arguments} | tojson }}
+{%- set made = {"name": call.function.name, "arguments": call.function.arguments} -%}
+{{ "\\n<tool_call>\\n" + made | tojson }}
 {{ "\\n</tool_call>" }}
 {%- endfor -%}
 {{ "<|im_end|>\\n" }}
@@ -206,6 +208,8 @@ def shards(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     outside["model.norm.weight"] = draw.ones(hidden)
     if not config["tie_word_embeddings"]:
         outside["lm_head.weight"] = draw.linear(tokens, hidden) * 2
+    for number in (*range(len(SPECIAL)), *range(tokens - len(TAGS), tokens)):
+        outside[min(outside)][number] = 0  # is never the likeliest: answers end when told to
     yield outside
     for number in range(config["num_hidden_layers"]):
         layer = f"model.layers.{number}"

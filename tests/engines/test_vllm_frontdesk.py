@@ -99,9 +99,9 @@ async def test_vllm_answers_as_transformers_does(mind: Vllm) -> None:
             )
         text, hermes = tokens.detokenizer(), Hermes(lambda: "id")
         pieces: list[Any] = []
-        for id in made[0, prompt.shape[1] :].tolist():
-            if id not in tokens.ends:
-                pieces += hermes.push(text.push(id))
+        for token in made[0, prompt.shape[1] :].tolist():
+            if token not in tokens.ends:
+                pieces += hermes.push(text.push(token))
         assert plain([*pieces, *hermes.finish()]) == await answer(mind, items)
 
 

@@ -137,9 +137,7 @@ def test_weights_made_fp8_while_loading_answer(vllm: Forks) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "awq", "gptq"])
-def test_a_quantized_checkpoint_answers(
-    vllm: Forks, weights: Path, model: Path, kind: str
-) -> None:
+def test_a_quantized_checkpoint_answers(vllm: Forks, weights: Path, model: Path, kind: str) -> None:
     made = llama_variants.make_quantized(weights, model, kind)
     dtype = "bfloat16" if kind == "int8" else "float16"
     vllm.run(made, options={"dtype": dtype})

@@ -15,8 +15,7 @@ from typing import Any
 
 from llm.vllm_options import VllmOptions, engine_args
 
-os.environ |= {|= 
-|= {
+os.environ |= {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the very process, without imports
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
