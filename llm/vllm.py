@@ -28,6 +28,10 @@ DEFAULT = VllmOptions()
 TOP_K = 50
 """Tokens chosen among when the temperature is above 0, as everywhere in this room."""
 
+PAUSE = 0.01
+"""Seconds in which words that follow each other are gathered before they are read: each reading
+is a step of the model, and an answer asked for right after the last words reads them itself."""
+
 LATEST = 2**62
 """Priority of what has no deadline."""
 
@@ -94,6 +98,11 @@ class Vllm:
     def open(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> "Thread":
         """Begin one answer to `items`; the model reads from the first `append` on."""
         return Thread(self, items, tools)
+
+    async def wait_failed(self) -> str:
+        """Return once vLLM's process has died, with why this engine will never work again."""
+        await self.failed.wait()
+        return str(self._dead())
 
     # What a thread needs of its engine.
 
@@ -243,6 +252,7 @@ class Thread:
         self._items = list(items)
         self._tools = tools
         self._reading: Work | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._works: set[Work] = set()
         self._closed = False
 
@@ -253,8 +263,12 @@ class Thread:
         model read what is there already.
         """
         self._items = add_words(self._items, words)
-        if self._closed or self._works:
-            return
+        if not (self._closed or self._works or self._timer):
+            self._timer = asyncio.get_running_loop().call_later(PAUSE, self._read)
+
+    def _read(self) -> None:
+        """Let the model read what is settled by now."""
+        self._timer = None
         engine = self._engine
         try:
             settled = engine.tokens.settled(self._items, self._tools, engine.limit)
@@ -270,13 +284,14 @@ class Thread:
         """Yield the answer as it is written; see `llm.engine.Thread`."""
         if self._closed:
             return
+        self._wait_no_more()
         engine = self._engine
         prompt = engine.prompt(self._items, self._tools)
-        work, self._reading = self._reading, None
-        if work and not engine.answer(work, prompt, params):
-            await work.cancel()
-            work = None
-        work = work or engine.ask(prompt, params, deadline)
+        if self._reading and engine.answer(self._reading, prompt, params):
+            work, self._reading = self._reading, None
+        else:
+            self._drop()
+            work = engine.ask(prompt, params, deadline)
         self._works.add(work)
         tokens, hermes = engine.tokens, Hermes(_new_id)
         text, read = tokens.detokenizer(), hermes.push if params.schema is None else _verbatim
@@ -307,7 +322,13 @@ class Thread:
             work.outputs.put_nowait(None)
             work.drop()
 
+    def _wait_no_more(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+
     def _drop(self) -> None:
+        self._wait_no_more()
         if self._reading:
             self._reading.drop()
         self._reading = None

@@ -232,18 +232,19 @@ def engine_args(model: str, options: VllmOptions, device: Device) -> dict[str, A
 def environment(options: VllmOptions, cores: Sequence[int]) -> dict[str, str]:
     """Return what to set in the environment, where it is not set yet, before importing vLLM.
 
-    On a CPU vLLM would pin itself to cores that others use, too: one process is left to the
-    operating system (OMP_NUM_THREADS says how many threads), several share `cores`.
+    On a CPU vLLM would pin itself to cores that others use, too: a model in one part is left to
+    the operating system (OMP_NUM_THREADS says how many threads) and needs no process of its own
+    beside vLLM's scheduler; several parts share `cores`.
     """
     parts = options.tensor_parallel * options.pipeline_parallel * options.data_parallel
+    settings = {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if parts == 1:
+        alone = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        return settings | alone
     share = max(1, len(cores) // parts)
     groups = [cores[at * share : (at + 1) * share] for at in range(parts)]
     bind = "|".join(",".join(map(str, group)) for group in groups)
-    return {
-        "VLLM_NO_USAGE_STATS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_CPU_OMP_THREADS_BIND": bind if parts > 1 else "nobind",
-    }
+    return settings | {"VLLM_CPU_OMP_THREADS_BIND": bind}
 
 
 def _speculation(options: VllmOptions) -> dict[str, Any]:

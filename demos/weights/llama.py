@@ -1,13 +1,12 @@
 """Language models with random weights, of real shapes, for the real loading code.
 
-    python -m demos.weights.llama FOLDER 8b
+    python -m demos.weights llama 8b build/llama-8b
 
 Such a model says nonsense at the speed of one that does not. Its tokenizer is a real byte-level
 BPE, learnt from this project's documents; what the vocabulary has beyond that are made-up words,
 which are never read but may be written. Its chat template speaks of tools as Hermes does.
 """
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -107,19 +106,27 @@ SIZES: Mapping[str, Shape] = {
     "tiny": Shape(
         hidden=256, layers=6, heads=4, kv_heads=2, inner=704, vocabulary=4096, positions=4096
     ),
+    "small": Shape(
+        hidden=512, layers=8, heads=8, kv_heads=4, inner=1536, vocabulary=4096, positions=4096
+    ),
     "1b": Shape(
         hidden=2048, layers=16, heads=32, kv_heads=8, inner=8192, vocabulary=128_256, tied=True
     ),
     "8b": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, inner=14_336, vocabulary=128_256),
 }
-"""The last two are the shapes of Llama 3.2 1B and Llama 3.1 8B."""
+"""The last two are the shapes of Llama 3.2 1B and Llama 3.1 8B; the others are for tests."""
 
 
 def make(folder: Path, size: str) -> Path:
-    """Return the folder of a model of `size`, made under `folder` if it is not there yet.
+    """Make a model in `folder`, unless a complete one is there, and return the folder.
 
-    Weights are bfloat16: 13 MB, 2.5 GB or 16 GB.
+    Weights are bfloat16: 13 MB, 60 MB, 2.5 GB or 16 GB.
+
+    Raises:
+        ValueError: If there is no such size.
     """
+    if size not in SIZES:
+        raise ValueError(f"llama has no size {size!r}; expected one of {', '.join(SIZES)}")
     shape = SIZES[size]
 
     def fill(into: Path) -> None:
@@ -130,20 +137,20 @@ def make(folder: Path, size: str) -> Path:
         write_tokenizer(into, shape.vocabulary)
         write_shards(into, shards(config))
 
-    return once(folder / f"llama-{size}", fill)
+    return once(folder, fill)
 
 
-def once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `target`, filled beside its place and renamed, so that it is whole if it is there."""
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+def once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return `folder`, filled beside its place and renamed, so that it is whole if it is there."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
         try:
             fill(made)
-            made.rename(target)
+            made.rename(folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
-    return target
+    return folder
 
 
 def write_tokenizer(into: Path, size: int) -> None:
@@ -263,11 +270,3 @@ def write_shards(into: Path, parts: Iterator[Mapping[str, Any]]) -> None:
         total += sum(weight.nbytes for weight in part.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (into / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("size", choices=SIZES)
-    given = parser.parse_args()
-    print(make(given.folder, given.size))

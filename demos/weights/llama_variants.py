@@ -59,7 +59,7 @@ QUANTIZED: Mapping[str, Mapping[str, Any]] = {
 
 
 def make_draft(folder: Path, target: Path) -> Path:
-    """Return the folder of a draft model for `target`: the same with only its first layer."""
+    """Make a draft model for `target` in `folder`: the same with only its first layer."""
 
     def fill(into: Path) -> None:
         config = json.loads((target / "config.json").read_text()) | {"num_hidden_layers": 1}
@@ -67,11 +67,11 @@ def make_draft(folder: Path, target: Path) -> Path:
         kept += [weights for weights in _shards(target) if "model.layers.0." in min(weights)]
         _write(into, target, config, iter(kept))
 
-    return once(folder / f"{target.name}-draft", fill)
+    return once(folder, fill)
 
 
 def make_eagle3(folder: Path, target: Path) -> Path:
-    """Return the folder of an EAGLE-3 head for `target`."""
+    """Make an EAGLE-3 head for `target` in `folder`."""
 
     def fill(into: Path) -> None:
         config = json.loads((target / "config.json").read_text())
@@ -97,11 +97,11 @@ def make_eagle3(folder: Path, target: Path) -> Path:
         }
         _write(into, target, config, iter([weights]))
 
-    return once(folder / f"{target.name}-eagle3", fill)
+    return once(folder, fill)
 
 
-def make_lora(folder: Path, target: Path, name: str, seed: int = 3) -> Path:
-    """Return the folder of a LoRA adapter for the attention of `target`."""
+def make_lora(folder: Path, target: Path, seed: int = 3) -> Path:
+    """Make a LoRA adapter for the attention of `target` in `folder`."""
 
     def fill(into: Path) -> None:
         from safetensors.torch import save_file
@@ -128,11 +128,11 @@ def make_lora(folder: Path, target: Path, name: str, seed: int = 3) -> Path:
         }
         (into / "adapter_config.json").write_text(json.dumps(config))
 
-    return once(folder / f"{target.name}-{name}", fill)
+    return once(folder, fill)
 
 
 def make_quantized(folder: Path, target: Path, kind: str) -> Path:
-    """Return the folder of a model shaped as `target`, stored as "int8", "awq" or "gptq".
+    """Make a model shaped as `target` in `folder`, stored as "int8", "awq" or "gptq".
 
     Its numbers are drawn, not rounded from those of `target`: only the format is the real one.
     """
@@ -142,7 +142,7 @@ def make_quantized(folder: Path, target: Path, kind: str) -> Path:
         config |= {"quantization_config": QUANTIZED[kind], "torch_dtype": "float16"}
         _write(into, target, config, _quantized(target, kind))
 
-    return once(folder / f"{target.name}-{kind}", fill)
+    return once(folder, fill)
 
 
 def _quantized(target: Path, kind: str) -> Iterator[dict[str, Any]]:

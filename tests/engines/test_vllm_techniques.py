@@ -29,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(weights: Path) -> Path:
-    return llama.make(weights, "tiny")
+    return llama.make(weights / "llama", "tiny")
 
 
 class Forks:
@@ -109,9 +109,9 @@ def test_guesses_are_checked_and_change_nothing(
 ) -> None:
     options: Job = {"speculation": speculation, "speculation_tokens": 3, "prefix_cache": False}
     if speculation == "draft":
-        options["speculation_model"] = str(llama_variants.make_draft(weights, model))
+        options["speculation_model"] = str(llama_variants.make_draft(weights / "draft", model))
     if speculation == "eagle3":
-        options["speculation_model"] = str(llama_variants.make_eagle3(weights, model))
+        options["speculation_model"] = str(llama_variants.make_eagle3(weights / "eagle3", model))
     found = vllm.run(options=options)
     assert found["answers"] == plain["answers"]
     if speculation != "ngram":  # which guesses only where the text repeats itself
@@ -138,13 +138,13 @@ def test_weights_made_fp8_while_loading_answer(vllm: Forks) -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "awq", "gptq"])
 def test_a_quantized_checkpoint_answers(vllm: Forks, weights: Path, model: Path, kind: str) -> None:
-    made = llama_variants.make_quantized(weights, model, kind)
+    made = llama_variants.make_quantized(weights / kind, model, kind)
     dtype = "bfloat16" if kind == "int8" else "float16"
     vllm.run(made, options={"dtype": dtype})
 
 
 def test_an_adapter_answers_otherwise(vllm: Forks, plain: Job, weights: Path, model: Path) -> None:
-    folder = llama_variants.make_lora(weights, model, "clinic")
+    folder = llama_variants.make_lora(weights / "lora", model)
     options = {"lora": f"clinic={folder}", "lora_rank": 8, "prefix_cache": False}
     assert vllm.run(options=options)["answers"] == plain["answers"]
     adapted = vllm.run(options=options, adapter="clinic")
