@@ -64,10 +64,16 @@ class Params:
     Attributes:
         max_tokens: Where to stop at the latest.
         temperature: 0 always takes the likeliest token.
+        schema: JSON schema that the answer must be an instance of; the answer is JSON text then
+            and calls no tools. Engines that cannot hold a model to it raise `EngineError`.
+        adapter: Fine-tuned variant of the model to answer with, by the name that the engine
+            was given for it; "" for the engine's own choice.
     """
 
     max_tokens: int = 200
     temperature: float = 0.0
+    schema: Mapping[str, Json] | None = None
+    adapter: str = ""
 
 
 @dataclass(slots=True)
