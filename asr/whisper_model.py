@@ -169,14 +169,13 @@ class CTranslateModel:
             return_scores=True,
             return_no_speech_prob=True,
         )
-        return [
-            Written(
-                list(result.sequences_ids[0]),
-                float(result.scores[0]),
-                float(result.no_speech_prob),
-            )
-            for result in results
-        ]
+        written = []
+        for result, words in zip(results, given, strict=True):
+            tokens = result.sequences_ids[0]  # with those that were given, which score 0
+            new = list(tokens[len(words) :])
+            logprob = float(result.scores[0]) * len(tokens) / (len(new) + 1)
+            written.append(Written(new, logprob, float(result.no_speech_prob)))
+        return written
 
     def align(
         self, encoded: Any, index: int, start: Sequence[int], text: Sequence[int], seconds: float

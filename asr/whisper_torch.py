@@ -186,10 +186,10 @@ class TorchModel:
             logits = self._logits(hidden[0, len(start) : -2], self.tokens.end)
             chances = logits.softmax(-1)[range(len(text)), list(text)]
             columns = max(1, min(encoded.shape[1], round(seconds / STEP)))
-            attention = torch.stack(weights)[..., :columns].float().softmax(-1)
-        starts = [seconds] * (len(text) + 1)
+            attention = torch.stack(weights).float().softmax(-1)[..., :columns]
+        starts = [float(seconds)] * (len(text) + 1)
         for token, position in reversed(path(attention.cpu().numpy()[:, len(start) : -1])):
-            starts[token] = min(seconds, position * STEP)
+            starts[token] = min(seconds, int(position) * STEP)
         return Aligned(starts, chances.tolist())
 
     def _decode(
@@ -394,5 +394,6 @@ def path(attention: NDArray[np.float32]) -> list[tuple[int, int]]:
     steps, i, j = [], rows, columns
     while i > 0 and j > 0:
         steps.append((i - 1, j - 1))
-        i, j = i - (back[i, j] != 2), j - (back[i, j] != 1)
+        way = int(back[i, j])
+        i, j = i - (way != 2), j - (way != 1)
     return steps[::-1]

@@ -149,10 +149,13 @@ def _shake(network: Any) -> None:
 
 
 def _words() -> dict[str, int]:
-    """Return the vocabulary: every byte, then made-up words, every other behind a space."""
+    """Return the vocabulary: every byte, then made-up words, every other behind a space.
+
+    The last one is empty: by that CTranslate2 tells models of many languages from those of one.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (byte for byte in range(256) if byte not in printable)
     letters = [chr(byte) for byte in printable] + [chr(256 + i) for i, _ in enumerate(others)]
     space = chr(256 + 32)
-    made_up = [f"{space if i % 2 else ''}w{i}" for i in range(WORDS - len(letters))]
-    return {word: i for i, word in enumerate([*letters, *made_up])}
+    made_up = [f"{space if i % 2 else ''}w{i}" for i in range(WORDS - len(letters) - 1)]
+    return {word: i for i, word in enumerate([*letters, *made_up, ""])}
