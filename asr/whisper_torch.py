@@ -186,9 +186,9 @@ class TorchModel:
             logits = self._logits(hidden[0, len(start) : -2], self.tokens.end)
             chances = logits.softmax(-1)[range(len(text)), list(text)]
             columns = max(1, min(encoded.shape[1], round(seconds / STEP)))
-            attention = torch.stack(weights).float().softmax(-1)[..., :columns]
+            attention = torch.stack(weights).float()[..., :columns].softmax(-1)
         starts = [float(seconds)] * (len(text) + 1)
-        for token, position in reversed(path(attention.cpu().numpy()[:, len(start) : -1])):
+        for token, position in reversed(path(attention.cpu().numpy(), len(start))):
             starts[token] = min(seconds, int(position) * STEP)
         return Aligned(starts, chances.tolist())
 
@@ -368,11 +368,12 @@ def _forward(layer: Any, x: Any) -> Any:
     return layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
 
 
-def path(attention: NDArray[np.float32]) -> list[tuple[int, int]]:
+def path(attention: NDArray[np.float32], first: int) -> list[tuple[int, int]]:
     """Return the (token, position) pairs of the best monotonic way through a window.
 
     Args:
         attention: What each token attends to, shape (heads, tokens, positions); rows sum to 1.
+        first: The token whose attention is for the first of the text; the last is for none.
     """
     deviation = attention.std(1, keepdims=True)
     normal = (attention - attention.mean(1, keepdims=True)) / np.maximum(deviation, 1e-9)
@@ -381,7 +382,7 @@ def path(attention: NDArray[np.float32]) -> list[tuple[int, int]]:
         padded = np.pad(normal, ((0, 0), (0, 0), (edge, edge)), mode="reflect")
         spans = np.lib.stride_tricks.sliding_window_view(padded, MEDIAN, axis=-1)
         normal = np.median(spans, axis=-1)
-    cost = -normal.mean(0)
+    cost = -normal[:, first:-1].mean(0)
     rows, columns = cost.shape
     total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0
@@ -391,7 +392,7 @@ def path(attention: NDArray[np.float32]) -> list[tuple[int, int]]:
             ways = (total[i - 1, j - 1], total[i - 1, j], total[i, j - 1])
             back[i, j] = best = min(range(3), key=ways.__getitem__)
             total[i, j] = cost[i - 1, j - 1] + ways[best]
-    steps, i, j = [], rows, columns
+    steps, i, j = list[tuple[int, int]](), rows, columns
     while i > 0 and j > 0:
         steps.append((i - 1, j - 1))
         way = int(back[i, j])

@@ -137,19 +137,22 @@ def _make(folder: Path, size: Size) -> None:
 def _shake(network: Any) -> None:
     """Make the weights so large that what is written depends on what is heard.
 
-    As they are initialised, a layer adds next to nothing to what comes in, and the likeliest
-    token is always the one before.
+    As they are initialised, a layer adds next to nothing to what comes in, attention is the same
+    everywhere, and the likeliest token is always the one before.
     """
     import torch
 
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            if "layers" in name and weight.ndim == 2:
-                weight.normal_(0, 1.5 / weight.shape[1] ** 0.5)
+            if weight.ndim == 3:  # a convolution: what was heard, beside where it was heard
+                weight.normal_(0, 3.0 / weight[0].numel() ** 0.5)
+            elif "layers" in name and weight.ndim == 2:
+                sharp = "q_proj" in name or "k_proj" in name
+                weight.normal_(0, (2.0 if sharp else 1.5) / weight.shape[1] ** 0.5)
 
 
 def _words() -> dict[str, int]:
-    """Return the vocabulary: every byte, then made-up words, every other behind a space.
+    """Return the vocabulary: every byte, then made-up words, most of them behind a space.
 
     The last one is empty: by that CTranslate2 tells models of many languages from those of one.
     """
@@ -157,5 +160,5 @@ def _words() -> dict[str, int]:
     others = (byte for byte in range(256) if byte not in printable)
     letters = [chr(byte) for byte in printable] + [chr(256 + i) for i, _ in enumerate(others)]
     space = chr(256 + 32)
-    made_up = [f"{space if i % 2 else ''}w{i}" for i in range(WORDS - len(letters) - 1)]
+    made_up = [f"{space if i % 4 else ''}w{i}" for i in range(WORDS - len(letters) - 1)]
     return {word: i for i, word in enumerate([*letters, *made_up, ""])}
