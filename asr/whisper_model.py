@@ -32,10 +32,13 @@ def load(source: str, options: WhisperOptions) -> Model:
     Raises:
         EngineError: If it cannot; the message names the remedy.
     """
-    folder = find(source)
     backend = options.backend
     if backend == "auto":
-        backend = "ctranslate2" if (folder / LAYOUTS["ctranslate2"]).is_file() else "torch"
+        folder = Path(source).expanduser()
+        held = [name for name, file in LAYOUTS.items() if (folder / file).is_file()]
+        blas = options.device == "cpu" or not gpus() or cublas()
+        backend = held[0] if len(held) == 1 else "ctranslate2" if blas else "torch"
+    folder = find(source, backend)
     _check(folder, backend)
     if backend == "torch":
         from asr.whisper_torch import TorchModel
@@ -44,7 +47,7 @@ def load(source: str, options: WhisperOptions) -> Model:
     return CTranslateModel(folder, options)
 
 
-def find(source: str) -> Path:
+def find(source: str, backend: str) -> Path:
     """Return the directory of a model, which is fetched from the hub if it is none.
 
     Raises:
@@ -55,11 +58,9 @@ def find(source: str) -> Path:
         return folder
     if source.startswith((".", "/", "~")) or folder.exists():
         raise EngineError(f"no Whisper model in {folder}: {EXPECTED}")
-    from faster_whisper.utils import download_model
-
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     try:
-        return Path(download_model(source, local_files_only=offline))
+        return Path(_fetch(source, backend, offline))
     except Exception as error:  # the hub raises what it likes
         raise EngineError(
             f"Whisper cannot be fetched: {source} ({_first_line(error)}). "
@@ -70,6 +71,21 @@ def find(source: str) -> Path:
                 else "Is there a network, and is the name right? Without a hub, give a directory"
             )
         ) from error
+
+
+def _fetch(source: str, backend: str, offline: bool) -> str:
+    """Return the directory of a model on the hub, in the format that `backend` reads."""
+    if backend == "ctranslate2":
+        from faster_whisper.utils import download_model
+
+        return str(download_model(source, local_files_only=offline))
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(
+        source if "/" in source else f"openai/whisper-{source}",
+        local_files_only=offline,
+        allow_patterns=["*.json", LAYOUTS["torch"]],
+    )
 
 
 EXPECTED = (
@@ -113,12 +129,12 @@ class CTranslateModel:
 
         device = options.device
         if device == "auto":
-            device = "cuda" if ctranslate2.get_cuda_device_count() and cublas() else "cpu"
+            device = "cuda" if gpus() else "cpu"
         if device == "cuda" and not cublas():
             raise EngineError(
                 f"CTranslate2 needs {CUBLAS} on a GPU: pip install nvidia-cublas-cu12 (it lives "
                 "beside the libraries of CUDA 13), or set whisper.backend = torch and give a "
-                "model in Hugging Face's format"
+                "model in Hugging Face's format, or set whisper.device = cpu"
             )
         compute = options.compute
         if compute == "auto":
@@ -189,6 +205,13 @@ class CTranslateModel:
         columns = round(seconds / STEP * 2)
         [found] = self._network.align(one, list(start), [list(text)], columns)
         return Aligned(_starts(found.alignments, len(text), seconds), list(found.text_token_probs))
+
+
+def gpus() -> int:
+    """Return how many GPUs there are that CTranslate2 could use."""
+    import ctranslate2
+
+    return int(ctranslate2.get_cuda_device_count())
 
 
 def cublas() -> bool:

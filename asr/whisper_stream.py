@@ -220,23 +220,27 @@ class WhisperStream:
             EngineError: If the model failed, or the stream was closed.
         """
         self._finishing = True
-        final = await self.settle(deadline)
+        try:
+            final = await self.settle(deadline)
+        except EngineError as error:
+            self._failure = str(error)
+            self._end()
+            raise
         if not self._over:
             self._live = self._full = final
-            self._over = True
-            self._changed.set()
+            self._end()
         return self._full
 
     def close(self) -> None:
         """Drop what is not decoded yet; words that are on their way are dropped, too."""
         if self._over:
             return
-        self._over, self._failure = True, self._failure or CLOSED
+        self._failure = self._failure or CLOSED
         for job in (self.queued, self.running):
             if job is not None:
                 self._jobs.withdraw(job)
                 job.fail(self._failure)
-        self._changed.set()
+        self._end()
 
     def tell(self, what: Callable[..., None], *about: object) -> None:
         """Call `what` on the loop; may be called in any thread."""
@@ -261,6 +265,10 @@ class WhisperStream:
         if self.running is job:
             self.running = None
         job.fail(reason)
+
+    def _end(self) -> None:
+        self._over = True
+        self._changed.set()
 
     def _look(self) -> None:
         """Ask for partial words if there is enough new sound, and nothing is asked yet."""

@@ -347,8 +347,11 @@ async def test_samples_that_are_no_numbers_fail_their_utterance_and_no_other(
         for wrong in (np.nan, np.inf):
             bad = sound(1)
             bad[100] = wrong
+            stream = engine.open(Listening())
+            stream.push(bad)
             with pytest.raises(EngineError, match="samples that are no numbers"):
-                await answer(engine, bad)
+                await stream.finish(0)
+            assert [hypothesis async for hypothesis in stream.hypotheses()] == []
         assert (await answer(engine, sound(1))).text == "word0"
 
 
@@ -361,6 +364,7 @@ async def test_a_failing_model_fails_what_it_was_decoding_and_goes_on(model: Mod
         model.go.set()
         with pytest.raises(EngineError, match="Whisper failed: CUDA error: an illegal"):
             await first
+        assert not engine.failed
         model.trouble = None
         assert (await stream.finish(0)).text == "word0 word1"
 
@@ -544,13 +548,34 @@ async def test_offline_no_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     await engine.stop()
 
 
+@pytest.mark.parametrize("device", ["cuda", "auto"])
 async def test_a_gpu_without_cublas_is_told_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     for file in ("model.bin", "config.json", "tokenizer.json"):
         (tmp_path / file).write_text("{}")
+    monkeypatch.setattr("asr.whisper_model.gpus", lambda: 1)
     monkeypatch.setattr("asr.whisper_model.cublas", lambda: False)
-    engine = Whisper(str(tmp_path), WhisperOptions(device="cuda"))
+    engine = Whisper(str(tmp_path), WhisperOptions(device=device))
     with pytest.raises(EngineError, match=r"pip install nvidia-cublas-cu12.*backend = torch"):
+        await engine.start()
+    await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cublas", "fetched"),
+    [(0, False, "ctranslate2"), (1, True, "ctranslate2"), (1, False, "torch")],
+)
+async def test_a_name_is_fetched_in_the_format_that_this_machine_can_run(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, cublas: bool, fetched: str
+) -> None:
+    def fetch(source: str, backend: str, offline: bool) -> str:
+        raise OSError(f"no {source} for {backend}")
+
+    monkeypatch.setattr("asr.whisper_model.gpus", lambda: gpus)
+    monkeypatch.setattr("asr.whisper_model.cublas", lambda: cublas)
+    monkeypatch.setattr("asr.whisper_model._fetch", fetch)
+    engine = Whisper("small")
+    with pytest.raises(EngineError, match=f"no small for {fetched}.*Is there a network"):
         await engine.start()
     await engine.stop()
