@@ -1,221 +1,206 @@
-"""faster-whisper: whole utterances, decoded when they are over.
+"""Whisper for many calls at once: words while they are spoken, finals within one decoding.
 
-Whisper hears an utterance as one picture, so nothing is known before `finish`,
-and what that costs depends on the model and the machine. One thread decodes
-for all calls, the most urgent deadline first.
+One thread has the model. Whatever waits when it is free is decoded together, the
+most urgent first, and nothing is waited for (`asr.batching`). An utterance is a
+growing window of sound that the model is asked about again and again
+(`asr.whisper_stream`); which words stand is decided by `asr.agreement`. A final costs
+one decoding of what the window holds, or none if only silence came after the last one.
 """
 
 import asyncio
-import itertools
-import math
-import os
-import queue
-from collections.abc import AsyncIterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import logging
+import threading
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from time import monotonic
 
 import numpy as np
 
-from asr.engine import RATE, EngineError, Hypothesis, Listening, Pcm, Word
+from asr.agreement import Heard
+from asr.batching import Pace, choose
+from asr.engine import RATE, EngineError, Listening, Pcm, Turns
+from asr.whisper_decoder import Decoder, Window
+from asr.whisper_options import WhisperOptions
+from asr.whisper_stream import Job, Jobs, WhisperStream
 
-SHORTEST = 0.1
-"""Seconds under which an utterance is nothing to recognise."""
+log = logging.getLogger(__name__)
 
-QUIET = 1e-3
-"""RMS below which an utterance is silence (-60 dBFS); Whisper would invent words for it."""
+CALLS = 1000
+"""Calls whose language is remembered; the longest unheard is forgotten."""
 
+SURE = 0.5
+"""Probability from which a language that was found out is kept for the call."""
 
-@dataclass(order=True, slots=True)
-class _Job:
-    """An utterance that waits to be decoded."""
-
-    deadline: float
-    number: int
-    pcm: Pcm = field(compare=False)
-    language: str = field(compare=False)
-    answer: Future[Hypothesis] = field(compare=False, default_factory=Future)
+STOPPED = "the recogniser was stopped, or never started"
 
 
 class Whisper:
-    """faster-whisper on this machine.
+    """Whisper on this machine.
 
-    Args:
-        model: A directory in CTranslate2 format, or the name of a model on the hub.
-        device: "cpu", "cuda" or "auto".
-        compute_type: CTranslate2's, for example "int8" or "float16".
-        threads: CPU threads of one decoding.
+    Attributes:
+        name: "whisper:" and what the user chose.
+        about: What these ears can do, and once it is loaded, where they run.
+        failed: Why it gave up, "" while it works; it must be made anew then.
     """
 
     def __init__(
-        self, model: str, device: str = "auto", compute_type: str = "default", threads: int = 4
+        self,
+        model: str,
+        options: WhisperOptions | None = None,
+        turns: Turns | None = None,
     ) -> None:
+        """Choose a model.
+
+        Args:
+            model: A directory, a name such as "small", or the id of a model on the hub.
+            options: How it listens.
+            turns: When it may use a device that others use, too; None for a device of its own.
+        """
         self.name = f"whisper:{model}"
-        self.about = f"Whisper ({model}), which understands free speech once it is over"
+        self.about = f"Whisper ({model}), which understands free speech while it is spoken"
+        self.failed = ""
         self._source = model
-        self._options = {"device": device, "compute_type": compute_type, "cpu_threads": threads}
-        self._model: Any = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="whisper")
-        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
-        self._numbers = itertools.count()
+        self._options = options or WhisperOptions()
+        self._turns = turns
+        self._jobs = Jobs()
+        self._jobs.closed = STOPPED
+        self._thread: threading.Thread | None = None
+        self._pace = Pace()
+        self._limit = self._options.batch
+        self._failures = 0
+        self._languages: dict[str, str] = {}
 
     async def start(self) -> None:
-        """Load the model and decode a second of noise.
+        """Load the model and decode some noise.
 
         Raises:
             EngineError: If it cannot; the message names the remedy.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        self._jobs = Jobs()
+        loaded: Future[None] = Future()
+        self._thread = threading.Thread(target=self._work, args=(loaded,), daemon=True)
+        self._thread.name = "whisper"
+        self._thread.start()
+        await asyncio.wrap_future(loaded)
 
-    def open(self, listening: Listening) -> "WhisperStream":
+    def open(self, listening: Listening) -> WhisperStream:
         """Begin one utterance; never blocks."""
-        return WhisperStream(self, listening.language.split("-")[0].lower())
+        language = self._options.language or listening.language
+        if language in ("", "auto"):
+            language = self._languages.get(listening.call, "")
+        return WhisperStream(self._jobs, self._options, language, listening.call)
 
     async def stop(self) -> None:
-        """Free the model, after the utterance that is being decoded."""
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
-        while not self._jobs.empty():
-            self._jobs.get_nowait().answer.cancel()
-        self._model = None
+        """Free the model, after the batch that is being decoded."""
+        self._jobs.close(STOPPED)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
 
-    def submit(self, pcm: Pcm, language: str, deadline: float) -> Future[Hypothesis]:
-        """Let an utterance be decoded on the thread, when no more urgent one waits."""
-        job = _Job(deadline, next(self._numbers), pcm, language)
-        self._jobs.put(job)
-        self._thread.submit(self._decode)
-        return job.answer
-
-    def _load(self) -> None:
-        """Load and warm up, on the thread."""
-        from faster_whisper import WhisperModel
-
-        folder = Path(self._source).expanduser()
-        local = folder.exists() or os.sep in self._source
-        if local and not (folder / "model.bin").is_file():
-            raise EngineError(
-                f"no Whisper model in {folder}: expected a directory in CTranslate2 format "
-                "(model.bin, config.json, tokenizer.json), or a model's name such as small"
-            )
-        offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    def _work(self, loaded: "Future[None]") -> None:
+        """Load, then decode until it is over; the thread."""
+        jobs = self._jobs
+        loaded.set_running_or_notify_cancel()
         try:
-            self._model = WhisperModel(
-                str(folder) if local else self._source,
-                local_files_only=offline or local,
-                **self._options,
+            decoder = self._load()
+        except Exception as error:  # ImportError among others
+            jobs.close(f"Whisper did not start: {error}")
+            loaded.set_exception(
+                error if isinstance(error, EngineError) else EngineError(jobs.closed)
             )
-            self._transcribe(_noise(), "en")
-        except Exception as error:  # the hub, the file and the device raise what they like
+            return
+        loaded.set_result(None)
+        while jobs.wait():
+            with self._turn():
+                batch = jobs.take(
+                    lambda waiting: choose(
+                        waiting,
+                        self._limit,
+                        decoder.model.together,
+                        self._pace,
+                        self._options.longest_partial,
+                    )
+                )
+                if batch:
+                    self._decode(decoder, batch)
+
+    def _load(self) -> Decoder:
+        """Load the model and decode noise in every size that is new to the device.
+
+        Raises:
+            EngineError: If it cannot.
+        """
+        from asr.whisper_model import load
+
+        decoder = Decoder(load(self._source, self._options), self._options)
+        try:
+            for count, seconds in decoder.model.sizes:
+                decoder.decode([Window(_noise(seconds), align=count == 1)] * count)
+        except Exception as error:  # the libraries raise what they like
             raise EngineError(
-                f"Whisper cannot load {self._source}: {error}. If a download was cut off, delete "
-                "the directory and fetch it again; without a hub, give a directory, not a name"
+                f"Whisper cannot decode with {self._source} ({decoder.model.about}): {error}"
             ) from error
+        self.about = f"{self.about} ({decoder.model.about})"
+        return decoder
 
-    def _decode(self) -> None:
-        """Decode the most urgent utterance, on the thread."""
-        job = self._jobs.get()
-        if not job.answer.set_running_or_notify_cancel():
-            return  # closed while it waited
+    def _turn(self) -> AbstractContextManager[None]:
+        """Return what holds the device for the most urgent of what waits."""
+        if self._turns is None:
+            return nullcontext()
+        waiting = self._jobs.waiting()
+        kind = "asr final" if any(job.asked for job in waiting) else "asr partial"
+        longest = max((job.seconds for job in waiting), default=0.0)
+        return self._turns.turn(kind, self._due, self._pace.estimate(1, longest))
+
+    def _due(self) -> float:
+        """Return when the most urgent of what waits is due."""
+        return min((job.deadline for job in self._jobs.waiting()), default=monotonic() + 1)
+
+    def _decode(self, decoder: Decoder, batch: list[Job]) -> None:
+        """Decode a batch and tell its streams."""
+        began = monotonic()
         try:
-            job.answer.set_result(self._transcribe(job.pcm, job.language))
-        except Exception as error:  # CTranslate2 raises RuntimeError, ValueError and others
-            job.answer.set_exception(EngineError(f"Whisper failed: {error}"))
+            windows = [job.stream.window.take(decoder) for job in batch]
+            heard = decoder.decode(windows)
+            self._pace.learn(len(batch), decoder.seconds(windows), monotonic() - began)
+            for job, one in zip(batch, heard, strict=True):
+                self._remember(job.stream, one)
+                window = job.stream.window
+                while (answer := window.hear(one)) is None:  # longer than the model sees
+                    [one] = decoder.decode([window.take(decoder)])
+                job.stream.tell(job.stream.hear, job, *answer)
+        except Exception as error:  # RuntimeError, ValueError, MemoryError: it differs
+            self._fail(batch, error)
+        else:
+            self._failures = 0
 
-    def _transcribe(self, pcm: Pcm, language: str) -> Hypothesis:
-        """Return the words of an utterance."""
-        if len(pcm) < SHORTEST * RATE or float(np.sqrt(np.mean(np.square(pcm)))) < QUIET:
-            return Hypothesis(confidence=0.0, end=len(pcm))
-        segments, _ = self._model.transcribe(
-            pcm,
-            language=language if self._model.is_multilingual else "en",
-            beam_size=1,
-            temperature=0.0,
-            condition_on_previous_text=False,
-            initial_prompt=None,
-            word_timestamps=True,
-        )
-        words: list[Word] = []
-        doubt = 0.0
-        length = 0
-        for segment in segments:
-            words += [
-                Word(word.word.strip(), word.start, word.end, word.probability)
-                for word in segment.words or ()
-            ]
-            doubt += len(segment.tokens) * segment.avg_logprob
-            doubt += len(segment.tokens) * math.log(max(1 - segment.no_speech_prob, 1e-6))
-            length += len(segment.tokens)
-        confidence = math.exp(doubt / length) if words else 0.0
-        return Hypothesis(tuple(words), "", confidence, len(pcm))
+    def _fail(self, batch: list[Job], error: Exception) -> None:
+        """Tell the streams of a batch that it failed; give up after too many in a row."""
+        reason = f"Whisper failed: {error}"
+        log.error("%s (%d utterances)", reason, len(batch))
+        if "out of memory" in str(error).lower() and len(batch) > 1:
+            self._limit = len(batch) // 2
+            log.error("from now on at most %d utterances are decoded together", self._limit)
+        self._failures += 1
+        for job in batch:
+            job.stream.tell(job.stream.lose, job, reason)
+        if self._failures >= self._options.failures:
+            self.failed = f"{reason}, {self._failures} times in a row: it must be started anew"
+            log.error("%s", self.failed)
+            self._jobs.close(self.failed)
 
-
-class WhisperStream:
-    """One utterance, kept until it is over."""
-
-    def __init__(self, engine: Whisper, language: str) -> None:
-        self._engine = engine
-        self._language = language
-        self._pieces: list[Pcm] = []
-        self._over = asyncio.Event()
-        self._answer: Future[Hypothesis] | None = None
-        self._closed = False
-
-    def push(self, pcm: Pcm) -> None:
-        """Keep a copy of the samples."""
-        self._pieces.append(pcm.astype(np.float32, copy=True))
-
-    async def hypotheses(self) -> AsyncIterator[Hypothesis]:
-        """Yield the final hypothesis, the only one; end after `finish` or `close`."""
-        await self._over.wait()
-        answer = self._answer
-        if answer and answer.done() and not answer.cancelled() and answer.exception() is None:
-            yield answer.result()
-
-    async def settle(self, deadline: float) -> Hypothesis:
-        """Decode what there is so far, and keep it.
-
-        Raises:
-            EngineError: If the model failed, or the stream was closed.
-        """
-        if self._closed:
-            raise EngineError("the utterance was closed before its end")
-        self._pieces = [np.concatenate([*self._pieces, np.zeros(0, np.float32)])]
-        answer = self._engine.submit(self._pieces[0], self._language, deadline)
-        try:
-            return await asyncio.wrap_future(answer)
-        finally:
-            answer.cancel()  # of no use to anybody if the waiting was cut off
-
-    async def finish(self, deadline: float) -> Hypothesis:
-        """Decode and return the words; the most urgent `deadline` of all calls is first.
-
-        Raises:
-            EngineError: If the model failed, or the stream was closed.
-        """
-        if self._closed:
-            raise EngineError("the utterance was closed before its end")
-        if self._answer is None:
-            pcm = np.concatenate([*self._pieces, np.zeros(0, np.float32)])
-            self._pieces = []
-            self._answer = self._engine.submit(pcm, self._language, deadline)
-        try:
-            return await asyncio.shield(asyncio.wrap_future(self._answer))
-        except asyncio.CancelledError:
-            if self._answer.cancelled():
-                raise EngineError("the utterance was closed before its end") from None
-            raise
-        finally:
-            self._over.set()
-
-    def close(self) -> None:
-        """Forget the utterance; if it is being decoded, its words are dropped."""
-        self._closed = True
-        self._pieces = []
-        if self._answer is not None:
-            self._answer.cancel()
-        self._over.set()
+    def _remember(self, stream: WhisperStream, heard: Heard) -> None:
+        """Keep the language that was found out, for the rest of the call."""
+        if stream.window.language or heard.language_probability < SURE:
+            return
+        stream.window.language = heard.language
+        if stream.call:
+            self._languages.pop(stream.call, None)
+            self._languages[stream.call] = heard.language
+            if len(self._languages) > CALLS:
+                del self._languages[next(iter(self._languages))]
 
 
-def _noise() -> Pcm:
-    """Return a second of faint noise, to warm up on."""
-    return np.random.default_rng(0).normal(0, 0.01, RATE).astype(np.float32)
+def _noise(seconds: float) -> Pcm:
+    """Return faint noise, to warm up on."""
+    return np.random.default_rng(0).normal(0, 0.01, int(seconds * RATE)).astype(np.float32)
