@@ -70,7 +70,7 @@ def test_windows_cover_everything_once(total: int, size: int, far: int) -> None:
 
 
 def test_chunks_grow_to_the_longest() -> None:
-    assert sizes(0.2, 1.0, 100) == (20, 30, 45, 68, 100)
+    assert sizes(0.2, 1.0, 100) == (20, 25, 31, 39, 49, 61, 76, 95, 100)
     assert sizes(0.5, 0.5, 100) == (50,)
 
 

@@ -35,6 +35,7 @@ class Model:
     rate: int = 10
     voices: tuple[str, ...] = ("one",)
     longest: int = 100
+    batch: int = 8
     steps: list[tuple[str, str]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     poison: dict[str, list[Exception]] = field(default_factory=dict)
@@ -48,13 +49,18 @@ class Model:
     def kind(self, speech: Speech) -> Hashable:
         return ("say", 1) if speech.read else "read"
 
+    def most(self, speech: Speech) -> int:
+        return self.batch
+
     def run(self, speeches: Sequence[Speech]) -> list[Pcm | EngineError]:
         kind = self.kind(speeches[0])
         assert all(self.kind(speech) == kind for speech in speeches)
         for speech in speeches:
             if self.poison.get(speech.text):
                 raise self.poison[speech.text].pop()
-        self.steps.append((str(kind[0]) if isinstance(kind, tuple) else "read", self.texts(speeches)))
+        self.steps.append(
+            (str(kind[0]) if isinstance(kind, tuple) else "read", self.texts(speeches))
+        )
         if kind == "read":
             for speech in speeches:
                 speech.read = True
@@ -62,9 +68,7 @@ class Model:
         for speech in speeches:
             speech.left -= 1
             speech.ended = speech.left == 0
-        return [
-            np.full(10, np.nan if s.text == self.broken else 0.5, np.float32) for s in speeches
-        ]
+        return [np.full(10, np.nan if s.text == self.broken else 0.5, np.float32) for s in speeches]
 
     def end(self, speech: Speech) -> None:
         self.ended.append(speech.text)
@@ -96,8 +100,8 @@ def work(worker: Worker, steps: int = 50) -> None:
 
 
 def test_the_most_urgent_goes_first_and_takes_along_who_can_take_the_same_step() -> None:
-    model = Model()
-    worker = Worker(model, Device(), 2, 1)
+    model = Model(batch=2)
+    worker = Worker(model, Device(), 1)
     for text, deadline in (("late", 9.0), ("bb", 2.0), ("aa", 1.0)):
         worker.add(job(text, deadline))
     work(worker)
@@ -106,8 +110,8 @@ def test_the_most_urgent_goes_first_and_takes_along_who_can_take_the_same_step()
 
 
 def test_audio_already_given_makes_the_next_less_urgent() -> None:
-    model = Model()
-    worker = Worker(model, Device(), 1, 1)
+    model = Model(batch=1)
+    worker = Worker(model, Device(), 1)
     worker.add(job("aaa", 0.0))
     worker.add(job("bbb", 1.5))
     work(worker)
@@ -119,7 +123,7 @@ def test_audio_already_given_makes_the_next_less_urgent() -> None:
 def test_chunks_then_the_end_come_to_who_waits() -> None:
     got: list[Chunk | EngineError | None] = []
     model = Model()
-    worker = Worker(model, Device(), 4, 1)
+    worker = Worker(model, Device(), 1)
     worker.add(job("ab", 0.0, got))
     work(worker)
     first, second, last = got
@@ -131,7 +135,7 @@ def test_chunks_then_the_end_come_to_who_waits() -> None:
 
 def test_a_dropped_job_takes_no_further_step() -> None:
     model = Model()
-    worker = Worker(model, Device(), 4, 1)
+    worker = Worker(model, Device(), 1)
     long = job("aaaaaaaa", 0.0)
     worker.add(long)
     work(worker, 3)
@@ -143,7 +147,7 @@ def test_a_dropped_job_takes_no_further_step() -> None:
 
 def test_one_that_fails_does_not_harm_the_others_of_its_step() -> None:
     model = Model(poison={"c": [ValueError("boo")] * 9})
-    worker = Worker(model, Device(), 8, 1)
+    worker = Worker(model, Device(), 1)
     got: dict[str, list[Chunk | EngineError | None]] = {text: [] for text in "abcde"}
     for text, into in got.items():
         worker.add(job(text, 0.0, into))
@@ -159,7 +163,7 @@ def test_one_that_fails_does_not_harm_the_others_of_its_step() -> None:
 def test_without_memory_the_step_is_halved_and_then_tried_once_more() -> None:
     full = MemoryError("full")
     model, device = Model(poison={"a": [full], "b": [full] * 9}), Device()
-    worker = Worker(model, device, 8, 1)
+    worker = Worker(model, device, 1)
     got: dict[str, list[Chunk | EngineError | None]] = {"a": [], "b": [], "c": []}
     for text, into in got.items():
         worker.add(job(text, 0.0, into))
@@ -175,7 +179,7 @@ def test_without_memory_the_step_is_halved_and_then_tried_once_more() -> None:
 
 def test_samples_that_are_not_numbers_fail_their_phrase_alone() -> None:
     model = Model(broken="bad")
-    worker = Worker(model, Device(), 8, 1)
+    worker = Worker(model, Device(), 1)
     bad: list[Chunk | EngineError | None] = []
     good: list[Chunk | EngineError | None] = []
     worker.add(job("bad", 0.0, bad))
@@ -188,7 +192,7 @@ def test_samples_that_are_not_numbers_fail_their_phrase_alone() -> None:
 
 
 def test_a_text_that_cannot_be_read_is_an_error_and_nothing_to_say_is_the_end() -> None:
-    worker = Worker(Model(), Device(), 8, 1)
+    worker = Worker(Model(), Device(), 1)
     unreadable: list[Chunk | EngineError | None] = []
     nothing: list[Chunk | EngineError | None] = []
     worker.add(job("unreadable", 0.0, unreadable))
@@ -212,7 +216,7 @@ def test_the_turn_is_asked_for_the_most_urgent_and_the_batch_made_once_it_is_giv
                 worker.add(late)
             yield
 
-    worker = Worker(model, Device(), 8, 1, Turns())
+    worker = Worker(model, Device(), 1, Turns())
     worker.add(job("ab", 3.0))
     worker.add(job("cd", 2.0))
     work(worker)
@@ -222,7 +226,7 @@ def test_the_turn_is_asked_for_the_most_urgent_and_the_batch_made_once_it_is_giv
 
 
 def test_stopping_ends_what_is_queued_and_refuses_more() -> None:
-    worker = Worker(Model(), Device(), 8, 1)
+    worker = Worker(Model(), Device(), 1)
     got: list[Chunk | EngineError | None] = []
     worker.add(job("a" * 100, 0.0, got))
     worker.stop()

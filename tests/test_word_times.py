@@ -14,9 +14,7 @@ def test_a_word_lasts_as_long_as_its_symbols() -> None:
 
 
 def test_a_number_is_several_spoken_words_and_a_dash_is_none() -> None:
-    words = by_durations(
-        ["—", "21", "now"], ["", "twenty one", "now"], "twenty one now", [10] * 14
-    )
+    words = by_durations(["—", "21", "now"], ["", "twenty one", "now"], "twenty one now", [10] * 14)
     assert words == [Word("—", 0, 0), Word("21", 0, 100), Word("now", 110, 140)]
     assert by_durations(["a", "—"], ["a", ""], "a", [7]) == [Word("a", 0, 7), Word("—", 7, 7)]
 

@@ -53,6 +53,7 @@ class Coqui:
         self._model: Model | None = None
         self._worker: Worker | None = None
         self._thread: threading.Thread | None = None
+        self._stopping = False
         self._gains: dict[str, float] = {}  # of each voice, as last used
 
     @property
@@ -64,6 +65,7 @@ class Coqui:
         """Load the model and speak a sentence; raises `EngineError` if it cannot."""
         if self._thread is not None:
             return
+        self._stopping = False
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
 
@@ -85,9 +87,9 @@ class Coqui:
                 device = Device(options.device, half=options.half, threads=options.threads)
                 with device.enter():
                     self._model = model = coqui_load.load(self._folder, device, options)
-                    self._worker = worker = Worker(
-                        model, device, options.batch, options.seed, self._turns
-                    )
+                    self._worker = worker = Worker(model, device, options.seed, self._turns)
+                    if self._stopping:
+                        worker.stop()
                     tell(None)
                     worker.run()
             except Exception as error:
@@ -103,11 +105,11 @@ class Coqui:
         except BaseException:
             await self.stop()
             raise
-        self._gains.clear()
 
     async def stop(self) -> None:
         """End the thread and free the model; what is being spoken ends with an `EngineError`."""
         thread, self._thread = self._thread, None
+        self._stopping = True  # before the worker is looked for, which the thread makes
         if self._worker is not None:
             self._worker.stop()
         if thread is not None:

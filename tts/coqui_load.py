@@ -79,8 +79,12 @@ def load(folder: Folder, device: Device, options: CoquiOptions) -> Vits | Xtts:
         EngineError: If a package or a file is missing or damaged.
     """
     api = import_tts()
+    import torch
+
+    # Outside inference mode, where weights without their normalisation would not be parameters.
+    usual = torch.inference_mode(False), torch.enable_grad()
     try:
-        with _quiet(), _short_of_nothing(device):
+        with usual[0], usual[1], _quiet(), _short_of_nothing(device):
             _take_over_espeak()
             config = api.load_config(str(folder.path / "config.json"))
             for holder in (config, config.model_args):
@@ -147,8 +151,11 @@ def _xtts(api: Any, config: Any, path: Path, device: Device, options: CoquiOptio
         raise EngineError(f"no vocab.json in {path}; copy the whole folder of the model")
     model = api.setup_model(config)
     model.load_checkpoint(
-        config, checkpoint_path=str(_checkpoint(path)), vocab_path=str(path / "vocab.json"),
-        speaker_file_path=str(path / "speakers_xtts.pth"), eval=True,
+        config,
+        checkpoint_path=str(_checkpoint(path)),
+        vocab_path=str(path / "vocab.json"),
+        speaker_file_path=str(path / "speakers_xtts.pth"),
+        eval=True,
     )
     _ready(model, device)
     voices = {}
@@ -210,8 +217,9 @@ def _checkpoint(path: Path) -> Path:
     others = [p for p in sorted(path.glob("*.pth")) if p.name != "speakers_xtts.pth"]
     if len(others) != 1:
         found = ", ".join(p.name for p in others) or "none"
-        raise EngineError(f"which .pth file of {path} has the weights? Found: {found};"
-                          " name it model.pth")
+        raise EngineError(
+            f"which .pth file of {path} has the weights? Found: {found}; name it model.pth"
+        )
     return others[0]
 
 

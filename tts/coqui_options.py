@@ -15,7 +15,8 @@ class CoquiOptions:
         half: Run the decoder (and XTTS's transformer) in half precision; a GPU only.
         threads: CPU threads of one step, 0 for as many as torch likes, to 64.
         language: Of the text, for a model that speaks several: "en", "de", ...
-        batch: Most calls that one step serves, 1 to 256.
+        batch: Most calls that one step serves, 1 to 256. On a CPU, where a step shared by two
+            takes twice as long, only XTTS's transformer shares steps.
         first: Audio in the first chunk of a phrase, in seconds, 0.05 to 2. Shorter
             is heard sooner; too short and the second chunk comes too late.
         longest: Audio in the longest chunk, in seconds, `first` to 10. A step cannot be
@@ -34,7 +35,7 @@ class CoquiOptions:
     threads: int = 0
     language: str = "en"
     batch: int = 16
-    first: float = 0.25
+    first: float = 0.3
     longest: float = 1.0
     normalise: bool = True
     loudness: float = -20.0

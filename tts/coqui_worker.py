@@ -55,6 +55,9 @@ class Model(Protocol):
     def kind(self, speech: Any) -> Hashable:
         """Return what its next step is; speeches with the same can take it together."""
 
+    def most(self, speech: Any) -> int:
+        """Return how many may share its next step; 1 where sharing makes all of them later."""
+
     def run(self, speeches: Sequence[Any]) -> list[Pcm | EngineError]:
         """Take the next step of each, all of one kind; return the audio it gave, if any."""
 
@@ -98,12 +101,11 @@ class Worker:
     """Runs a model for many jobs; `add` and `stop` may be called by any thread."""
 
     def __init__(
-        self, model: Model, device: Device, batch: int, seed: int, turns: Turns | None = None
+        self, model: Model, device: Device, seed: int = 0, turns: Turns | None = None
     ) -> None:
-        """Serve at most `batch` jobs a step; `seed` 0 lets each phrase sound different."""
+        """Speak with `model`; `seed` 0 lets each phrase sound different."""
         self._model = model
         self._device = device
-        self._batch = batch
         self._seed = seed
         self._turns = turns
         self._changed = threading.Condition()
@@ -198,7 +200,8 @@ class Worker:
         if not jobs:
             return []
         kind = self._model.kind(jobs[0].speech)
-        return [job for job in jobs if self._model.kind(job.speech) == kind][: self._batch]
+        same = [job for job in jobs if self._model.kind(job.speech) == kind]
+        return same[: self._model.most(jobs[0].speech)]
 
     def _begin(self, job: Job) -> None:
         piece = job.piece

@@ -24,23 +24,22 @@ def by_durations(
     they do not ("of the" may be one sound), words share the symbols by their lengths, and
     still take the time that those symbols take.
     """
-    ends = list(accumulate(durations))
-    starts = [0, *ends[:-1]]
+    clock = list(accumulate(durations, initial=0))
     groups = _groups(symbols)
     parts = [len(_groups(text)) for text in spoken]
     if sum(parts) == len(groups):
         edges, at = [], 0
         for count in parts:
             group = groups[at : at + count]
-            begin = starts[groups[at][0]] if at < len(groups) else ends[-1]
-            edges.append((begin, ends[group[-1][1] - 1] if group else begin))
+            begin = clock[groups[at][0]] if at < len(groups) else clock[-1]
+            edges.append((begin, clock[group[-1][1]] if group else begin))
             at += count
     else:
         weights = [sum(not c.isspace() for c in text) for text in spoken]
         if not any(weights):
             weights = [1] * len(words)
         shares = np.cumsum([0, *weights]) / sum(weights) * len(symbols)
-        edges = list(pairwise(np.interp(shares, range(len(symbols) + 1), [0, *ends]).tolist()))
+        edges = list(pairwise(np.interp(shares, range(len(symbols) + 1), clock).tolist()))
     times = [Word(word, round(a), round(b)) for word, (a, b) in zip(words, edges, strict=True)]
     if times:  # what sounds before the first word belongs to it
         times[0].start = 0

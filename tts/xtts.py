@@ -93,6 +93,7 @@ class Xtts:
         }
         self.voices = tuple(voices)
         self.rate = int(args.output_sample_rate)
+        self._batch = options.batch
         limit = model.tokenizer.char_limits.get(self._language, 250)
         self.longest = min(options.characters, limit)
         self.hop = upsampling(self._decoder)
@@ -132,6 +133,10 @@ class Xtts:
             return "read", len(speech.ids)
         found = self._window(speech)
         return "write" if found is None else ("decode", found.size)
+
+    def most(self, speech: Speech) -> int:
+        """Return how many may share its next step; on a CPU only writing gains by it."""
+        return self._batch if self._device.cuda or self.kind(speech) == "write" else 1
 
     def run(self, speeches: Sequence[Speech]) -> list[Pcm | EngineError]:
         """Take the next step of each, all of one `kind`; return the audio it gave, if any.
@@ -241,10 +246,10 @@ class Xtts:
         """Return how many decoder frames are known; without the end, the last ones are not."""
         first, second = self._stretch
         if complete:
-            return math.floor(math.floor(latents * first) * second)
+            return int(int(latents * first) * second)
         # A frame lies between two of the coarser ones, both of which must exist.
         middle = math.floor((latents - 0.5) * first - 0.5)
-        return max(0, math.floor((middle - 0.5) * second - 0.5))
+        return max(0, int((middle - 0.5) * second - 0.5))
 
     def _decode(self, speeches: Sequence[Speech]) -> list[Pcm | EngineError]:
         """Make the next chunk of each; their windows are of one size."""
@@ -339,7 +344,9 @@ class _Cache:
                 for _ in range(2)
             ]
             if self._rows:
-                new = [torch.cat(pair, 1) for pair in zip((self._keys, self._values), new, strict=True)]
+                new = [
+                    torch.cat(pair, 1) for pair in zip((self._keys, self._values), new, strict=True)
+                ]
             self._keys, self._values = new
             self._free += range(self._rows, self._rows + more)
             self._rows += more

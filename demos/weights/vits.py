@@ -8,8 +8,8 @@ says is noise. Lengths are those of speech: some 14 characters a second.
 
 import json
 import math
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +99,20 @@ def _liven(model: Any) -> None:
             flow.proj.weight.normal_(0, 0.02)
         for flow in model.flow.flows:
             flow.post.weight.normal_(0, 0.05)
-        level(model.waveform_decoder, model.args.hidden_channels)
+        speaker = {"speaker_ids": torch.zeros(1, dtype=torch.long)}
+        ids = torch.arange(60)[None]
+        model.eval()
+        level(model.waveform_decoder, lambda: model.inference(ids, speaker)["model_outputs"])
 
 
-def level(decoder: Any, channels: int, g: Any = None) -> None:
-    """Scale a HiFi-GAN's last layer so that its audio is as loud as speech, -20 dBFS."""
-    import torch
+def level(decoder: Any, speak: Callable[[], Any]) -> None:
+    """Change a HiFi-GAN's last layer so that what `speak` returns is like speech.
 
-    cond = getattr(decoder, "cond_layer", None)
-    if g is None and cond is not None:
-        g = torch.randn(1, cond.in_channels, 1)
-    decoder.conv_post.weight *= 0.1 / decoder(torch.randn(1, channels, 60), g=g).std()
+    It is as loud, -20 dBFS, and has no constant part, beside which any difference is small.
+    """
+    weight = decoder.conv_post.weight
+    weight -= weight.mean(dim=2, keepdim=True)
+    weight *= 0.1 / speak().std()
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
@@ -118,7 +121,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
     part = path.with_suffix(".part")
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ loading path, and noise for speech.
     python -m demos.weights.xtts FOLDER cut
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,10 @@ def make(folder: Path, size: str) -> Path:
     with torch.no_grad():
         model.gpt.mel_head.bias[model.gpt.stop_audio_token] = STOP
         decoder = model.hifigan_decoder.waveform_decoder
-        level(decoder, config.model_args.decoder_input_dim)
+        args = config.model_args
+        latents = torch.randn(1, args.decoder_input_dim, 60)
+        vector = torch.randn(1, args.d_vector_dim, 1)
+        level(decoder, lambda: decoder(latents, g=vector))
         speakers = {
             name: {
                 "gpt_cond_latent": 0.1 * torch.randn(1, 32, config.model_args.gpt_n_model_channels),
@@ -61,7 +63,7 @@ def make(folder: Path, size: str) -> Path:
     config.save_json(str(folder / "config.json"))
     part = weights.with_suffix(".part")
     torch.save({"model": model.state_dict(), "config": config.to_dict()}, part)
-    os.replace(part, weights)
+    part.replace(weights)
     return folder
 
 
