@@ -162,7 +162,7 @@ def test_one_that_fails_does_not_harm_the_others_of_its_step() -> None:
 
 def test_without_memory_the_step_is_halved_and_then_tried_once_more() -> None:
     full = MemoryError("full")
-    model, device = Model(poison={"a": [full], "b": [full] * 9}), Device()
+    model, device = Model(poison={"a": [full, full], "b": [full] * 9}), Device()
     worker = Worker(model, device, 1)
     got: dict[str, list[Chunk | EngineError | None]] = {"a": [], "b": [], "c": []}
     for text, into in got.items():

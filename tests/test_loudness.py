@@ -29,7 +29,7 @@ def test_silence_and_pauses_say_nothing_about_the_voice() -> None:
     leveller = Leveller(RATE, -20.0)
     assert not leveller.push(np.zeros(800, np.float32)).any()
     assert leveller.gain_db is None
-    half = np.concatenate((voice(0.2, -30.0), voice(0.2, -80.0)))
+    half = np.concatenate((voice(0.2, -30.0), voice(0.2, -47.0)))
     leveller.push(half)
     assert leveller.gain_db == pytest.approx(10.0, abs=0.5)
 

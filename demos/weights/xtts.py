@@ -19,7 +19,7 @@ _CUT = {"gpt_layers": 4, "gpt_n_model_channels": 256, "gpt_n_heads": 4, "decoder
 
 _SPEAKERS = ("Claribel Dervla", "Daisy Studious")
 
-STOP = 2.0
+STOP = 1.4
 """Added to the score of the stop token, so that a sentence ends after some seconds."""
 
 
