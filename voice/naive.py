@@ -275,10 +275,11 @@ class Coqui:
         self._model = None
 
     def _load(self) -> None:
-        from tts.coqui import importing
+        from tts.coqui_load import import_tts
 
-        with importing():
-            from TTS.utils.synthesizer import Synthesizer
+        import_tts()
+        from TTS.utils.synthesizer import Synthesizer
+
         self._model = Synthesizer(
             tts_checkpoint=self._path / "model.pth",
             tts_config_path=self._path / "config.json",
