@@ -34,10 +34,10 @@ test: .venv/dev.done  ## Run the tests; ARGS="tests/test_turn.py" picks some
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-engines: $(if $(filter .venv-engines/%,$(ENGINES_BIN)),.venv-engines/test.done)  ## Run the tests of Whisper, vLLM and Coqui on the CPU
-	@$(ENGINES_BIN)/python -m pytest tests/engines -m "not gpu" $(ARGS)
+	@$(ENGINES_BIN)/python -m pytest tests/engines -m "not gpu" -o faulthandler_timeout=900 $(ARGS)
 
 test-gpu: $(if $(filter .venv-gpu/%,$(GPU_BIN)),.venv-gpu/test.done)  ## Run the tests that need an NVIDIA GPU
-	@$(GPU_BIN)/python -m pytest tests/engines -m gpu $(ARGS)
+	@$(GPU_BIN)/python -m pytest tests/engines -m gpu -o faulthandler_timeout=900 $(ARGS)
 
 lint: .venv/dev.done  ## Check style and types
 	@$(BIN)/ruff format --check .

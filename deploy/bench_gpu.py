@@ -32,10 +32,6 @@ REAL = {"whisper": "large-v3-turbo", "llama": "8b", "vits": "full", "xtts": "ful
 DRY = {"whisper": "tiny", "llama": "tiny", "vits": "tiny", "xtts": "tiny"}
 """What a dry run takes in its place."""
 
-SPEECH = ("bench:whisper", "bench:vllm", "bench:coqui")
-"""Engines of whole calls. "bench:" lets each do all its work and then puts agreed words in the place
-of those that random weights make up, so that a call goes on as calls do."""
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -73,10 +69,10 @@ def steps(models: Mapping[str, Path], dry: bool) -> list[Step]:
     def engine(room: str, kind: str, counts: Sequence[int]) -> list[str]:
         return ["--engine", room, "--model", str(models[kind]), "--turns", turns, *_each(counts)]
 
-    whole = {
-        "VOICE_ASR": f"{SPEECH[0]}:{models['whisper']}",
-        "VOICE_LLM": f"{SPEECH[1]}:{models['llama']}",
-        "VOICE_TTS": f"{SPEECH[2]}:{models['vits']}",
+    whole = {  # "bench:" puts agreed words in the place of those that random weights make up
+        "VOICE_ASR": f"bench:whisper:{models['whisper']}",
+        "VOICE_LLM": f"bench:vllm:{models['llama']}",
+        "VOICE_TTS": f"coqui:{models['vits']}",
     }
     held = ["--profile", "bench", "--wait", "0.2", "--turns", turns, *_each(calls)]
     quantised = {} if dry else {"VOICE_VLLM_QUANTIZATION": "fp8"}  # fp8 has no kernel on a CPU
@@ -103,7 +99,9 @@ def figures(dry: bool) -> list[Figure]:
         Figure(f"voice to voice, {some} calls, p95 ms", _call(some, "p95"), 1200),
         Figure(f"voice to voice, {most} calls, mean ms", _call(most, "mean"), 930),
         Figure(f"voice to voice, {most} calls, p95 ms", _call(most, "p95"), 1200),
-        Figure(f"first token, {most} chats, p95 ms", _side("llm", "vLLM", most, "first_ms_p95"), 40),
+        Figure(
+            f"first token, {most} chats, p95 ms", _side("llm", "vLLM", most, "first_ms_p95"), 40
+        ),
         Figure("decoding at batch 1, share of what memory allows", _decoding, 0.7, True),
         Figure("final words over faster-whisper's", _share_of_naive, 0.25),
         Figure(f"recognition of {batch} calls over that of 1", _scaling(batch), 1.5, True),

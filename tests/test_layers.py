@@ -40,13 +40,13 @@ IO = {
 }
 
 HEAVY = {
-    "torch": set(),
+    "torch": {"voice/naive.py"},
     "vllm": set(),
-    "TTS": set(),
+    "TTS": {"voice/naive.py"},
     "ray": set(),
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper.py"},
+    "faster_whisper": {"asr/whisper.py", "voice/naive.py"},
     "aiortc": {
         "voice/webrtc_callers.py",
         *(

@@ -159,8 +159,8 @@ async def gather(engine: Engine, ask: Ask, callers: int, turns: int) -> list[Tak
 
     async def call(number: int) -> None:
         await asyncio.sleep(APART * number)
-        for turn in range(turns):
-            taken.append(await _request(ask(engine, number + callers * turn)))
+        mine = (ask(engine, number + callers * turn) for turn in range(turns))
+        taken.extend([await _request(results) for results in mine])
 
     async with asyncio.TaskGroup() as group:
         for number in range(callers):

@@ -61,7 +61,7 @@ class Stream:
 
 
 def _agreed(real: asr.engine.Hypothesis, count: int | None = None) -> asr.engine.Hypothesis:
-    """Return the first `count` words of `TRANSCRIPT`, spread over the audio of a real hypothesis."""
+    """Return the first `count` words of `TRANSCRIPT`, spread over a real hypothesis' audio."""
     words = TRANSCRIPT.split()[:count]
     step = real.end / asr.engine.RATE / max(1, len(words))
     timed = (asr.engine.Word(word, n * step, (n + 1) * step) for n, word in enumerate(words))

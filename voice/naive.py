@@ -230,8 +230,9 @@ class FasterWhisperStream:
 
     async def hypotheses(self) -> AsyncIterator[asr.engine.Hypothesis]:
         """Yield nothing: nothing is known before the end."""
-        for nothing in ():
-            yield nothing
+        nothing: tuple[asr.engine.Hypothesis, ...] = ()
+        for hypothesis in nothing:
+            yield hypothesis
 
     async def settle(self, deadline: float) -> asr.engine.Hypothesis:
         """Return the words so far."""
