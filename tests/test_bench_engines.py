@@ -106,7 +106,7 @@ def test_a_gain_over_nothing_is_none() -> None:
     [
         ("nose", "expected llm, asr or tts"),
         ("asr", "python -m demos.weights whisper tiny DIR"),
-        ("tts", "python -m demos.weights vits full DIR"),
+        ("tts", "python -m demos.weights vits ljspeech DIR"),
     ],
 )
 def test_what_is_missing_is_said(

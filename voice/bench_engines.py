@@ -216,7 +216,7 @@ async def _comparison(room: str, model: str, settings: Settings) -> Comparison:
         case "asr":
             return await _ears(_required(room, model, "whisper tiny"), settings)
         case "tts":
-            return _mouths(_required(room, model, "vits full"), settings)
+            return _mouths(_required(room, model, "vits ljspeech"), settings)
     raise ValueError(f"--engine is {room!r}; expected llm, asr or tts")
 
 

@@ -258,6 +258,7 @@ class Coqui:
         self._path = model
         self._worker = Worker()
         self._model: Any
+        self._given: dict[str, str] = {}
 
     async def start(self) -> None:
         """Load the model."""
@@ -281,12 +282,20 @@ class Coqui:
         import_tts()
         from TTS.utils.synthesizer import Synthesizer
 
+        speakers = self._path / "speakers_xtts.pth"
+        weights = next(file for file in sorted(self._path.glob("*.pth")) if file != speakers)
         self._model = Synthesizer(
-            tts_checkpoint=self._path / "model.pth",
+            tts_checkpoint=self._path if speakers.is_file() else weights,
             tts_config_path=self._path / "config.json",
             use_cuda=device() == "cuda",
         )
         self.rate = self._model.output_sample_rate
+        if speakers.is_file():
+            first = next(iter(self._model.tts_model.speaker_manager.speakers))
+            self._given = {"speaker_name": first, "language_name": "en"}
 
     def _say(self, phrase: str) -> tts.engine.Pcm:
-        return np.asarray(self._model.tts(phrase, split_sentences=False), np.float32)
+        from TTS.utils.synthesizer import PAD_SILENCE_SAMPLES
+
+        made = self._model.tts(phrase, split_sentences=False, **self._given)
+        return np.asarray(made[:-PAD_SILENCE_SAMPLES], np.float32)
