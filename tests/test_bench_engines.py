@@ -71,7 +71,7 @@ async def test_the_one_that_serves_all_at_once_gains(
 
     monkeypatch.setattr(bench_engines, "_comparison", comparison)
     monkeypatch.setattr(bench_engines, "APART", 0.0)
-    rows = await bench_engines.compare("llm", "", [8], 1, Console(width=120))
+    rows = await bench_engines.compare("llm", "", [8], 1, Console(width=160))
     one, every, gain = rows
     assert (one["requests"], one["amount"], one["unit"]) == (8, 10.0, "results")
     assert gain["per_second"] > 2

@@ -314,20 +314,19 @@ def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _table(rows: Sequence[dict[str, Any]], comparison: Comparison) -> Table:
-    """Return the rows to look at; the ratios stand beside what they are of."""
-    table = Table(box=None, header_style="bold")
-    for title in ("callers", "engine"):
-        table.add_column(title)
-    for title in (f"{comparison.first} p95, ms", f"{comparison.unit} a second", "CPU, ms", "gain"):
+    """Return the rows to look at; what is gained stands beside what it is of."""
+    table = Table("callers", "engine", box=None, header_style="bold")
+    first, amount = f"{comparison.first} p95, ms", f"{comparison.unit} a second"
+    for title in (first, "gain", amount, "gain", "CPU, ms", "gain"):
         table.add_column(title, justify="right")
-    gains = {(row["side"], row["calls"]): row["per_second"] for row in rows if "over" in row}
+    gains = {(row["side"], row["calls"]): row for row in rows if "over" in row}
     plain = [row for row in rows if "over" not in row]
     for row in sorted(plain, key=lambda row: int(row["calls"])):
-        gain = gains.get((row["side"], row["calls"]))
-        table.add_row(
-            *(str(row["calls"]), row["side"], f"{row['first_ms_p95']:.1f}"),
-            *(f"{row['per_second']:.1f}", f"{row['cpu_ms']:.0f}", f"{gain}x" if gain else ""),
-        )
+        gain = gains.get((row["side"], row["calls"]), {})
+        cells = [str(row["calls"]), row["side"]]
+        for name in ("first_ms_p95", "per_second", "cpu_ms"):
+            cells += [f"{row[name]:.1f}", f"{gain[name]}x" if gain.get(name) else ""]
+        table.add_row(*cells)
     return table
 
 
