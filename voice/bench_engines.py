@@ -40,17 +40,30 @@ UTTERANCE = 3.0
 TOKENS = 14
 """Tokens that are written for it: random weights would write on to their limit."""
 
-TALK = (
-    "good morning this is anna miller i have an appointment on tuesday at ten thirty and i would "
-    "like to move it because my train is late again i could come on thursday or on friday in the "
-    "afternoon but not before two and not after five if there is nothing free then monday would "
-    "do as well or any day of the week after please tell me also when you are open on friday and "
-    "whether i have to bring anything my phone number is still the same and so is my address i "
-    "am sorry to call so late but i only heard of it an hour ago and nobody at the station could "
-    "say when the next one leaves so what is the first time that you have on thursday afternoon "
-    "and if it is gone what is the next one after it and can i have both until i know"
+INSTRUCTIONS = (
+    "You answer the phone of a clinic by a lake. You can book, move and cancel appointments, and "
+    "tell when the clinic is open. Answer in one or two short sentences, for what you say is "
+    "spoken aloud. Never say that something was done before a tool has said so. Ask for what you "
+    "need one thing at a time: the day first, then the time, then the first and the last name. "
+    "Read back what you have understood before anything is changed, and change nothing without a "
+    "yes. If somebody asks for something else, say what you can do and offer to put them through "
+    "to a person. Give no advice about health; if it sounds like an emergency, tell them to hang "
+    "up and dial the emergency number. Be friendly and do not repeat yourself. The clinic is open "
+    "from Monday to Friday between nine in the morning and five in the afternoon."
 )
-"""What a caller says to the model: about 150 words."""
+"""What all chats begin with, as all calls of an agent do: about 150 words."""
+
+QUESTIONS = (
+    "my back hurts a lot",
+    "what is the weather like today",
+    "can you recommend a good restaurant",
+    "who won the football game last night",
+    "tell me a joke please",
+    "how do i get to the station",
+    "do you sell shoes",
+    "what is the capital of france",
+)
+"""What a caller says then: nothing that the front desk's own model would answer with a tool."""
 
 SENTENCES = (
     "Your appointment is on Thursday afternoon at half past two.",
@@ -241,13 +254,10 @@ def _own_model(settings: Settings) -> Path:
 def _minds(model: Path, settings: Settings) -> Comparison:
     from llm.vllm import Vllm
 
-    words = TALK.split()
-
     async def ask(engine: llm.engine.Engine, number: int) -> AsyncGenerator[float, None]:
-        begin = 7 * number % len(words)
-        said = " ".join([*words[begin:], *words[:begin]])
+        said = QUESTIONS[number % len(QUESTIONS)]
         thread = engine.open(
-            [llm.engine.Message("system", "Be brief."), llm.engine.Message("user", said)], []
+            [llm.engine.Message("system", INSTRUCTIONS), llm.engine.Message("user", said)], []
         )
         try:
             params = llm.engine.Params(max_tokens=ANSWER)
