@@ -252,6 +252,7 @@ def _own_model(settings: Settings) -> Path:
 
 
 def _minds(model: Path, settings: Settings) -> Comparison:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # or it fills what is printed here
     from llm.vllm import Vllm
 
     async def ask(engine: llm.engine.Engine, number: int) -> AsyncGenerator[float, None]:
