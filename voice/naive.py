@@ -201,7 +201,14 @@ class FasterWhisper:
     def _load(self) -> None:
         from faster_whisper import WhisperModel
 
-        self._model = WhisperModel(str(self._path), cpu_threads=1, local_files_only=True)
+        where = device()
+        self._model = WhisperModel(
+            str(self._path),
+            device=where,
+            compute_type="int8" if where == "cpu" else "float16",
+            cpu_threads=1,
+            local_files_only=True,
+        )
 
     def _transcribe(self, pcm: asr.engine.Pcm) -> asr.engine.Hypothesis:
         segments, _ = self._model.transcribe(
@@ -211,6 +218,7 @@ class FasterWhisper:
             temperature=0.0,
             condition_on_previous_text=False,
             max_new_tokens=self._tokens,
+            without_timestamps=True,  # with random ones it would go over the same sound again
         )
         text = " ".join(segment.text for segment in segments).split()
         words = tuple(asr.engine.Word(word, 0.0, 0.0) for word in text)
