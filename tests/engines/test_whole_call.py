@@ -180,11 +180,20 @@ async def test_a_call_through_whisper_vllm_and_vits(
             await sound(caller, since)
             assert noted(tmp_path, "tool")
 
-            # The caller speaks into an answer, and it stops at once.
+            # Something else is typed into an answer: it ends there, and the next one comes.
+            since = len(caller.chunks)
             caller.tell({"type": "text", "text": QUESTIONS[2]})
+            await sound(caller, since)
+            caller.tell({"type": "text", "text": QUESTIONS[3]})
+            assert (await line(caller))["interrupted"]
+
+            # The caller speaks into that one, and its sound stops at once.
             await sound(caller, len(caller.chunks))
+            since = len(caller.events)
             caller.send(from_file(tmp_path / "stop.wav", "wait stop i have another question"))
-            await caller.event("clear", 30)
+            await caller.until(
+                lambda: any(event["type"] == "clear" for event in caller.events[since:]), 30
+            )
 
         # The same answers by three ways to run one model.
         by_vllm = await answers(live.server.mind)
