@@ -41,6 +41,7 @@ IO = {
 }
 
 HEAVY = {
+<<<<<<< HEAD
     "torch": {
         "asr/whisper_torch.py",
         *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
@@ -52,6 +53,15 @@ HEAVY = {
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"asr/whisper_model.py", "llm/ctranslate.py", "llm/convert.py"},
     "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py"},
+=======
+    "torch": {"voice/naive.py"},
+    "vllm": set(),
+    "TTS": {"voice/naive.py"},
+    "ray": set(),
+    "pocketsphinx": {"asr/sphinx_decoder.py"},
+    "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
+    "faster_whisper": {"asr/whisper.py", "voice/naive.py"},
+>>>>>>> bench
     "aiortc": {
         "voice/webrtc_callers.py",
         *(

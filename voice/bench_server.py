@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-STARTED_WITHIN = 120.0
-"""Seconds a server may take to be ready."""
+STARTED_WITHIN = 900.0
+"""Seconds a server may take to be ready: a model of 8 B parameters is read and compiled for."""
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")

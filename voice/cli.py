@@ -147,10 +147,19 @@ def bench(
     noise: Annotated[float, typer.Option(help="With bench: noise throughout, dBFS.")] = -math.inf,
     babble: Annotated[bool, typer.Option(help="With bench: voices instead of hiss.")] = False,
     minutes: Annotated[float, typer.Option(help="With --what soak: how long.")] = 30.0,
+    engine: Annotated[
+        str, typer.Option(help="llm, asr or tts: that engine alone, beside its naive baseline.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="With --engine: the model's directory.")] = "",
 ) -> None:
     """Measure voice-to-voice latency from the waveforms; prints one JSON line a run."""
     from voice.bench import bench as measure
 
+    if engine:
+        from voice.bench_engines import compare
+
+        _run(compare(engine, model, calls or [8], turns, out))
+        return
     if profile == "embedded":
         _run(measure(url, key, calls or [1, 16], turns, out))
         return

@@ -1,0 +1,1 @@
+"""What is run once on a machine: mending an environment, measuring a GPU."""

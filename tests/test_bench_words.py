@@ -1,0 +1,57 @@
+"""Real engines whose words are replaced: all of their work is done, and no more."""
+
+from contextlib import aclosing
+
+import numpy as np
+import pytest
+
+from asr.engine import RATE, Listening
+from asr.fake import Fake as FakeEars
+from llm.engine import Message, Params, Text, Usage
+from llm.fake import Fake as FakeMind
+from voice import bench_words
+from voice.stubs import REPLY, TRANSCRIPT
+
+
+async def test_every_utterance_is_heard_as_the_agreed_words() -> None:
+    real = FakeEars(["gibberish", ""], confidence=0.1)
+    ears = bench_words.Ears(real)
+    for _ in range(2):
+        stream = ears.open(Listening())
+        assert real.listening == 1
+        stream.push(np.zeros(RATE, np.float32))
+        heard = await stream.finish(0.0)
+        assert heard.text == TRANSCRIPT
+        assert heard.confidence == 1.0
+        assert heard.committed[-1].end == pytest.approx(1.0)
+        assert real.listening == 0
+
+
+async def test_words_are_heard_as_time_goes_on() -> None:
+    stream = bench_words.Ears(FakeEars(["gibberish"])).open(Listening())
+    stream.push(np.zeros(RATE, np.float32))
+    heard = [hypothesis.text async for hypothesis in stream.hypotheses()]
+    assert heard == ["Could you please"]
+    stream.close()
+
+
+async def test_each_piece_of_the_real_answer_becomes_a_token_of_the_agreed_one() -> None:
+    real = FakeMind("x y z.")
+    thread = bench_words.Mind(real).open([Message("user", "hello")], [])
+    thread.append("there")
+    answer = [piece async for piece in thread.generate(Params(), 0.0)]
+    assert answer[:-1] == [Text("Sure"), Text(","), Text(" it"), Text(" is")]
+    assert isinstance(answer[-1], Usage)
+    assert real.prompts == [(Message("user", "hello there"),)]
+
+
+async def test_the_real_model_is_stopped_after_the_last_agreed_word_and_when_cut_off() -> None:
+    real = FakeMind("word " * 100)
+    mind = bench_words.Mind(real)
+    spoken = [piece async for piece in mind.open([], []).generate(Params(), 0.0)]
+    assert "".join(piece.text for piece in spoken if isinstance(piece, Text)) == REPLY
+    assert real.generating == 0
+    async with aclosing(mind.open([], []).generate(Params(), 0.0)) as pieces:
+        await anext(pieces)
+        assert real.generating == 1
+    assert real.generating == 0
