@@ -12,6 +12,12 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("asr", "llm", "tts", "transport", "latency")
 
 CORES = (
+    "asr/agreement.py",
+    "llm/upstreams.py",
+    "tts/chunking.py",
+    "tts/loudness.py",
+    "voice/memory.py",
+    "voice/schedule.py",
     "asr/prosody.py",
     "asr/wording.py",
     "voice/engine_wire.py",
@@ -41,27 +47,18 @@ IO = {
 }
 
 HEAVY = {
-<<<<<<< HEAD
     "torch": {
         "asr/whisper_torch.py",
         *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
+        "voice/naive.py",
     },
-    "vllm": {"llm/vllm.py"},
-    "TTS": {"tts/coqui_load.py"},
-    "transformers": {"asr/whisper_torch.py"},
+    "vllm": {"llm/vllm.py", "llm/vllm_load.py"},
+    "TTS": {"tts/coqui_load.py", "voice/naive.py"},
+    "transformers": {"asr/whisper_torch.py", "voice/naive.py"},
     "ray": set(),
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"asr/whisper_model.py", "llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py"},
-=======
-    "torch": {"voice/naive.py"},
-    "vllm": set(),
-    "TTS": {"voice/naive.py"},
-    "ray": set(),
-    "pocketsphinx": {"asr/sphinx_decoder.py"},
-    "ctranslate2": {"llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper.py", "voice/naive.py"},
->>>>>>> bench
+    "faster_whisper": {"asr/whisper_model.py", "voice/naive.py"},
     "aiortc": {
         "voice/webrtc_callers.py",
         *(
