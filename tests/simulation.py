@@ -41,8 +41,8 @@ SILENCE = 0.06
 """Seconds after the last sound at which silence is seen."""
 
 SHARED = 1.5
-"""Factor on a step of the language model that begins while the device does other work. An
-assumption: two processes on one GPU take turns at it."""
+"""Factor on work that begins while the device does other work, the language model's or another
+slot's. An assumption: they take turns at it."""
 
 Later = Callable[[float], None]
 
@@ -192,7 +192,7 @@ class Engine:
         for work in batch:
             work.began = sim.now
             sim.waits[work.kind].append(sim.now - work.asked)
-        took = self._seconds(batch)
+        took = self._seconds(batch) * (SHARED if len(sim.schedule.running) > 1 else 1.0)
         sim.busy += took
         sim.at(sim.now + took, lambda: self._end(job, batch))
 
