@@ -453,3 +453,24 @@ class Attempt:
         if self._made == self._chunks:
             self._over(self._dry())
         self._speak()
+
+
+def main() -> None:
+    """Print what 64 calls and more wait for, in each order."""
+    kinds = ("final", "token", "phrase", "settle", "early phrase", "partial")
+    print("| calls | order |", " | ".join(kinds), "| decision → sound | voice ran dry |")
+    print("|---" * (len(kinds) + 4) + "|")
+    for calls in (64, 84):
+        for name, schedule in (
+            ("first come", Fifo()),
+            ("by deadline", Schedule()),
+            ("by deadline, 2 slots", Schedule(slots=2)),
+        ):
+            ours = Simulation(schedule, by_deadline=name != "first come").run(calls, 60.0)
+            times = [f"{1000 * ours.p95(kind):.0f}" for kind in kinds]
+            answers = f"{1000 * p95(ours.answers):.0f}"
+            print(f"| {calls} | {name} |", " | ".join([*times, answers, str(len(ours.gaps))]), "|")
+
+
+if __name__ == "__main__":
+    main()
