@@ -41,8 +41,8 @@ SILENCE = 0.06
 """Seconds after the last sound at which silence is seen."""
 
 SHARED = 1.5
-"""Factor on a step of the language model that begins while the device does other work. An
-assumption: two processes on one GPU take turns at it."""
+"""Factor on work that begins while the device does other work, the language model's or another
+slot's. An assumption: they take turns at it."""
 
 Later = Callable[[float], None]
 
@@ -192,7 +192,7 @@ class Engine:
         for work in batch:
             work.began = sim.now
             sim.waits[work.kind].append(sim.now - work.asked)
-        took = self._seconds(batch)
+        took = self._seconds(batch) * (SHARED if len(sim.schedule.running) > 1 else 1.0)
         sim.busy += took
         sim.at(sim.now + took, lambda: self._end(job, batch))
 
@@ -453,3 +453,24 @@ class Attempt:
         if self._made == self._chunks:
             self._over(self._dry())
         self._speak()
+
+
+def main() -> None:
+    """Print what 64 calls and more wait for, in each order."""
+    kinds = ("final", "token", "phrase", "settle", "early phrase", "partial")
+    print("| calls | order |", " | ".join(kinds), "| decision → sound | voice ran dry |")
+    print("|---" * (len(kinds) + 4) + "|")
+    for calls in (64, 84):
+        for name, schedule in (
+            ("first come", Fifo()),
+            ("by deadline", Schedule()),
+            ("by deadline, 2 slots", Schedule(slots=2)),
+        ):
+            ours = Simulation(schedule, by_deadline=name != "first come").run(calls, 60.0)
+            times = [f"{1000 * ours.p95(kind):.0f}" for kind in kinds]
+            answers = f"{1000 * p95(ours.answers):.0f}"
+            print(f"| {calls} | {name} |", " | ".join([*times, answers, str(len(ours.gaps))]), "|")
+
+
+if __name__ == "__main__":
+    main()

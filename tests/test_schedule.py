@@ -102,9 +102,21 @@ def test_later_work_waits_while_a_first_token_is_pending() -> None:
 
 def test_more_urgent_work_does_not_wait_for_it() -> None:
     schedule = Schedule(longest_hold=HOLD)
-    schedule.reserve("early", 0.4, 0.5, now=0.0)
-    schedule.ask("final", 0.05, 0.05, now=0.05)
-    assert kinds(schedule, 0.05) == ["final"]
+    schedule.reserve("early", 1.0, 1.0, now=0.0)
+    schedule.ask("partial", 0.5, 0.05, now=0.05)
+    assert kinds(schedule, 0.05) == ["partial"]
+
+
+def test_nor_does_work_that_is_due_soon() -> None:
+    schedule = Schedule(longest_hold=HOLD)
+    schedule.reserve("call 1", 0.0, 0.03, now=0.0)
+    schedule.ask("final", 0.01, 0.02, now=0.01)
+    assert kinds(schedule, 0.01) == ["final"]
+    ends(schedule, 0.03)
+    schedule.ask("partial", 0.15, 0.02, now=0.03)
+    assert kinds(schedule, 0.03) == []
+    assert schedule.look_again(0.03) == pytest.approx(0.15 - DUE_SOON)
+    assert kinds(schedule, 0.051) == ["partial"]
 
 
 def test_work_that_is_over_in_time_does_not_wait_either() -> None:

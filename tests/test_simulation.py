@@ -1,6 +1,7 @@
 """64 calls on one device, as `voice.schedule` has it: the order of service; nothing starves."""
 
 from functools import cache
+from statistics import median
 
 import pytest
 from simulation import PARTIAL, TIMES, Fifo, Simulation, p95
@@ -8,7 +9,7 @@ from simulation import PARTIAL, TIMES, Fifo, Simulation, p95
 from voice.schedule import Schedule
 
 CALLS = 64
-SECONDS = 40.0
+SECONDS = 60.0
 
 ORDER = [
     ("partial", "final"),
@@ -53,7 +54,7 @@ def test_nothing_begins_while_more_urgent_work_waits(slots: int) -> None:
 @pytest.mark.parametrize("slots", [1, 2])
 def test_what_the_caller_waits_for_comes_before_everything_else(slots: int) -> None:
     assert {pair: by_deadline(slots=slots).left[pair] for pair in ORDER} == dict.fromkeys(ORDER, 0)
-    assert sum(first_come().left[pair] for pair in ORDER) > 100
+    assert sum(first_come().left[pair] for pair in ORDER) > 50
 
 
 @pytest.mark.parametrize("slots", [1, 2])
@@ -82,7 +83,7 @@ def test_first_phrases_and_finals_wait_less_than_where_whoever_came_first_is_fir
     ours, theirs = by_deadline(), first_come()
     assert ours.p95("phrase") < theirs.p95("phrase") / 3
     assert ours.p95("early phrase") < theirs.p95("early phrase") / 3
-    assert ours.p95("final") < theirs.p95("final") / 1.2
+    assert ours.p95("final") < theirs.p95("final") / 1.4
     assert p95(ours.answers) < p95(theirs.answers)
     spare = by_deadline(slots=2)  # a place is kept for them
     assert spare.p95("final") < theirs.p95("final") / 2
@@ -98,7 +99,7 @@ def test_too_many_calls_delay_what_can_wait_and_not_what_the_caller_waits_for() 
 
 def test_first_tokens_come_sooner_where_they_reserve_the_device() -> None:
     reserving, not_reserving = by_deadline(), by_deadline(hold=0.0)
-    assert reserving.p95("token") < not_reserving.p95("token")
+    assert median(reserving.waits["token"]) < 0.9 * median(not_reserving.waits["token"])
     assert reserving.gaps == []
 
 

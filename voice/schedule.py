@@ -9,15 +9,16 @@ decided. Three rules decide it, and each of them has an end, so that nothing wai
 2. Of several slots the last is kept for work that is due soon: what comes next may be a final
    word or a first phrase. Work that waits for that becomes due soon itself.
 3. The language model works in a process of its own, and reserves the device for its first
-   token. Work that is due later waits meanwhile, unless it is over in time; it waits for
-   `longest_hold` at most.
+   token. Work that is due later waits meanwhile, unless it is due soon or over in time; it
+   waits for `longest_hold` at most.
 """
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 DUE_SOON = 0.1
-"""Seconds before its deadline from which work may have the last slot."""
+"""Seconds before its deadline from which work may have the last slot, and waits for no
+reservation."""
 
 LONGEST_HOLD = 0.08
 """Seconds for which reservations keep the device from a job, at most: a first token of an
@@ -184,7 +185,7 @@ class Schedule:
             if other.deadline < job.deadline and ends > other.deadline - other.cost
         ]
         bound = (now if job.held is None else job.held) + self.longest_hold
-        return min(max(kept, default=now), bound)
+        return min(max(kept, default=now), bound, job.deadline - DUE_SOON)
 
 
 def _class(job: Job) -> tuple[str, int, bool]:
