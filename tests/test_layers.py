@@ -43,15 +43,16 @@ IO = {
 HEAVY = {
     "torch": {
         "asr/whisper_torch.py",
+        "voice/naive.py",
         *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
     },
-    "vllm": {"llm/vllm.py"},
-    "TTS": {"tts/coqui_load.py"},
-    "transformers": {"asr/whisper_torch.py"},
+    "vllm": {"llm/vllm.py", "llm/vllm_load.py"},
+    "TTS": {"tts/coqui_load.py", "voice/naive.py"},
+    "transformers": {"asr/whisper_torch.py", "voice/naive.py"},
     "ray": set(),
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"asr/whisper_model.py", "llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py"},
+    "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py", "voice/naive.py"},
     "aiortc": {
         "voice/webrtc_callers.py",
         *(
