@@ -96,6 +96,10 @@ async def test_what_cannot_be_chosen_is_named_and_changes_nothing(
         SessionSettings().changed(change, VOICES)
 
 
+def test_a_language_may_be_found_out() -> None:
+    assert SessionSettings().changed({"language": "auto"}, VOICES).language == "auto"
+
+
 async def test_a_call_that_begins_with_a_wrong_choice_is_turned_away(tmp_path: Path) -> None:
     async with running(tmp_path) as live:
         async with connect(live.url.replace("http", "ws") + "/v1/stream?voice=x") as socket:

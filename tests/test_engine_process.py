@@ -445,6 +445,18 @@ async def test_an_engine_that_says_it_has_failed_ends_its_process(crew: Crew) ->
     assert await crew.ask("say better") == " better"
 
 
+async def test_an_error_after_which_cuda_is_of_no_use_ends_the_process(crew: Crew) -> None:
+    old = crew.process.pid
+    hearing = asyncio.create_task(crew.ears.open(Listening(expects="slow")).finish(0.0))
+    await crew.until(settling=1)
+    with pytest.raises(llm.engine.EngineError, match="device-side assert"):
+        await crew.ask("poison")
+    with pytest.raises(asr.engine.EngineError, match="device-side assert"):
+        await hearing
+    await crew.restarted(old)
+    assert await crew.ask("say better") == " better"
+
+
 async def test_a_process_that_dies_of_its_work_is_started_again(crew: Crew) -> None:
     for _ in range(2):
         old = crew.process.pid

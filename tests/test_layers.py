@@ -13,25 +13,25 @@ ROOMS = ("asr", "llm", "tts", "transport", "latency")
 
 CORES = (
     "asr/agreement.py",
-    "llm/upstreams.py",
-    "tts/chunking.py",
-    "tts/loudness.py",
-    "voice/memory.py",
-    "voice/schedule.py",
+    "asr/echo.py",
     "asr/prosody.py",
     "asr/wording.py",
-    "voice/engine_wire.py",
-    "voice/turn.py",
-    "voice/interruption.py",
-    "asr/echo.py",
-    "voice/context.py",
-    "voice/interruption.py",
     "latency/load.py",
     "latency/trace.py",
     "latency/waterfall.py",
+    "llm/upstreams.py",
     "transport/jitter.py",
     "transport/rtp.py",
+    "tts/chunking.py",
+    "tts/loudness.py",
     "tts/phrases.py",
+    "voice/context.py",
+    "voice/engine_wire.py",
+    "voice/interruption.py",
+    "voice/memory.py",
+    "voice/prefill.py",
+    "voice/schedule.py",
+    "voice/turn.py",
 )
 
 IO = {
@@ -49,8 +49,8 @@ IO = {
 HEAVY = {
     "torch": {
         "asr/whisper_torch.py",
-        *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
         "voice/naive.py",
+        *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
     },
     "vllm": {"llm/vllm.py", "llm/vllm_load.py"},
     "TTS": {"tts/coqui_load.py", "voice/naive.py"},
@@ -58,7 +58,7 @@ HEAVY = {
     "ray": set(),
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"asr/whisper_model.py", "llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper_model.py", "voice/naive.py"},
+    "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py", "voice/naive.py"},
     "aiortc": {
         "voice/webrtc_callers.py",
         *(

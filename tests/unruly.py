@@ -201,6 +201,8 @@ class Thread:
                 case ["fail"]:
                     yield Text("well")
                     raise llm.engine.EngineError("it lost its thread")
+                case ["poison"]:
+                    raise llm.engine.EngineError("CUDA error: device-side assert triggered")
                 case ["fault"]:
                     raise KeyError("logits")
                 case ["die"]:

@@ -6,6 +6,7 @@ that it runs on, and sends on what they return.
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,6 +33,13 @@ log = logging.getLogger(__name__)
 
 ERRORS = (asr.engine.EngineError, llm.engine.EngineError, tts.engine.EngineError)
 """What engines raise with a message for people; anything else is a fault in one of them."""
+
+POISONED = re.compile(
+    "illegal memory access|device-side assert|unspecified launch failure|misaligned address|"
+    "illegal instruction|uncorrectable ECC"
+)
+"""What a CUDA error says after which nothing works any more in its process (CUDA's runtime API,
+cudaError: "the process must be terminated and relaunched")."""
 
 Tell = Callable[..., None]
 """Sends a message: kind, number, structure, samples."""
@@ -114,6 +122,7 @@ class Host:
         self.mouth: tts.engine.Engine | None = None
         self._tell = tell
         self._turns: Any = None
+        self._poisoned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._streams: dict[int, asr.engine.Stream] = {}
         self._threads: dict[int, llm.engine.Thread] = {}
         self._allowed: dict[int, Allowance] = {}
@@ -155,18 +164,15 @@ class Host:
             await engine.stop()
 
     async def failed(self) -> str:
-        """Return why an engine will never work again, once one says so."""
-        waits = {
-            asyncio.ensure_future(engine.wait_failed()): engine
-            for engine in self.engines.values()
-            if hasattr(engine, "wait_failed")
-        }
-        if not waits:
-            await asyncio.get_running_loop().create_future()
+        """Return why this process will never work again, once an engine or an error says so."""
+        waits = {self._poisoned: ""}
+        for engine in self.engines.values():
+            if hasattr(engine, "wait_failed"):
+                waits[asyncio.ensure_future(engine.wait_failed())] = engine.name
         done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         first = done.pop()
         said = first.exception() or first.result()
-        return f"{waits[first].name} has failed" + (f": {said}" if said else "")
+        return f"{waits[first]} has failed: {said}".removeprefix(" has failed: ")
 
     def receive(self, kind: Kind, number: int, value: Json, raw: bytearray) -> None:
         """Take one message; what it asks for happens in a task, or now if it is but a moment."""
@@ -283,6 +289,8 @@ class Host:
         if not isinstance(error, ERRORS):
             log.error("a fault in an engine", exc_info=error)
         self._tell(Kind.FAILED, number, reason(error))
+        if POISONED.search(str(error)) and not self._poisoned.done():
+            self._poisoned.set_result(reason(error))
 
     def _close(self, number: int) -> None:
         """Stop the work of this number, whatever it is."""

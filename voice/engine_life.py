@@ -15,13 +15,18 @@ from pathlib import Path
 from llm.engine import Json
 from voice.engine_wire import Kind, Message, Messages, pack
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("voice.engine")
+"""What engines and their libraries have to say."""
 
 LAST_WORDS = 20
 """Lines of output that are kept, for when the process dies."""
 
 LONGEST_LINE = 4096
 """Characters of a line of output that are looked at."""
+
+TIDYING = 20
+"""Twentieths of a second that children of the process may take to give back shared memory,
+before they are killed."""
 
 LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
 """How libraries mark the lines that an operator should see, near their beginning."""
@@ -37,8 +42,8 @@ class Output:
         self._in_traceback = False
 
     def __str__(self) -> str:
-        """The last lines, to follow a sentence."""
-        return "Its last words:\n  " + "\n  ".join(self.lines) if self.lines else "It said nothing."
+        """The last lines, to follow a sentence; "" if there are none."""
+        return ". Its last words:\n  " + "\n  ".join(self.lines) if self.lines else ""
 
     def feed(self, data: bytes) -> None:
         """Take what was written."""
@@ -131,7 +136,11 @@ class Life(asyncio.Protocol):
         if patience and not self.lost.done():
             self.transport.write(pack(Kind.STOP, 0))
             await asyncio.wait({self.lost}, timeout=patience)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # nobody is left
+            os.killpg(self.process.pid, signal.SIGTERM)
+            for _ in range(TIDYING):
+                await asyncio.sleep(0.05)
+                os.killpg(self.process.pid, 0)
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         self.transport.abort()

@@ -190,7 +190,7 @@ class EngineProcess:
             if waited >= self._start_within:
                 raise StartError(
                     f"{self.name} did not load within {self._start_within:.0f} s: raise "
-                    f"engine_start if that is what it needs. {life.output}"
+                    f"engine_start if that is what it needs{life.output}"
                 )
             if waited >= PROGRESS:
                 log.warning("%s is still loading, after %.0f s", self.name, waited)
@@ -203,7 +203,7 @@ class EngineProcess:
                 if life.reason:
                     raise StartError(life.reason)
                 await life.end()
-                raise StartError(f"{self.name} {life.fate} while it loaded. {life.output}")
+                raise StartError(f"{self.name} {life.fate} while it loaded{life.output}")
         known: Mapping[str, Mapping[str, Json]] = life.ready.result()
         return known
 
@@ -212,7 +212,8 @@ class EngineProcess:
         while True:
             await asyncio.wait({life.lost})
             await life.end()
-            log.error("%s %s; starting it again. %s", self.name, life.fate, life.output)
+            said = "" if life.reason else life.output
+            log.error("%s %s; starting it again%s", self.name, life.fate, said)
             life = await self._again()
 
     async def _again(self) -> Life:

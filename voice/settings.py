@@ -23,7 +23,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """How a variable says whether."""
 
-_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_TAG = re.compile(r"auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,8 @@ class SessionSettings:
 
     Attributes:
         voice: The mouth's voice, "" for its first.
-        language: Language that the caller speaks, a BCP 47 tag.
+        language: Language that the caller speaks, a BCP 47 tag, or "auto" for ears that find it
+            out.
     """
 
     voice: str = ""
@@ -103,7 +104,8 @@ class SessionSettings:
     def __post_init__(self) -> None:
         if not _TAG.fullmatch(self.language):
             raise ChoiceError(
-                f"language is {self.language[:40]!r}; expected a BCP 47 tag such as en or pt-BR"
+                f"language is {self.language[:40]!r}; expected a BCP 47 tag such as en or pt-BR, "
+                "or auto"
             )
 
     def changed(self, given: Mapping[str, Any], voices: tuple[str, ...]) -> "SessionSettings":
@@ -144,7 +146,8 @@ class Settings:
         llm_key: That server's key.
         tts: Mouth: "espeak", "coqui:MODEL" or "fake".
         voice: The mouth's voice, "" for the agent's own. A call may choose another.
-        language: Language of the callers, a BCP 47 tag. A call may choose another.
+        language: Language of the callers, a BCP 47 tag, or "auto" for ears that find it out. A
+            call may choose another.
         engine_start: Seconds that an engine process may take to load its models.
         asr_processes: Processes that decode speech.
         asr_decoders: Decoders in each of them, shared by all calls.
