@@ -29,7 +29,11 @@ MEDIAN = 7
 
 
 class TorchModel:
-    """A model in Hugging Face's format; the attributes are those of `asr.whisper_decoder.Model`."""
+    """A model in Hugging Face's format; see `asr.whisper_decoder.Model`.
+
+    Attributes:
+        graphs: Whether steps are recorded as CUDA graphs.
+    """
 
     def __init__(self, folder: Path, options: WhisperOptions) -> None:
         """Load it.
@@ -82,7 +86,7 @@ class TorchModel:
             layers, heads = config.decoder_layers, config.decoder_attention_heads
             self._heads = [(i, j) for i in range(layers // 2, layers) for j in range(heads)]
         self.about = f"{compute} on {device} by torch"
-        self.together = device == "cuda"
+        self.together = self.graphs = device == "cuda"
         self.grain = GRAIN if self.together else 0.1
         self.sizes = _sizes(options) if self.together else [(1, 1.0)]
         self.bands = int(config.num_mel_bins)
@@ -235,7 +239,7 @@ class TorchModel:
     def _fill(self, encoded: Any, length: int) -> "_Cache":
         """Return the keys and values of what was heard, and room for `length` tokens."""
         count, positions = encoded.shape[:2]
-        if self._device == "cpu":
+        if not self.graphs:
             cache = _Cache(self, count, length, positions)
         else:
             if self._cache is None or self._cache.keys.shape[1] < count:
@@ -254,7 +258,7 @@ class TorchModel:
 
     def _stepper(self, cache: "_Cache", count: int) -> Callable[[], tuple[Any, Any]]:
         """Return what writes one more token from `cache.tokens` at `cache.position`."""
-        if self._device == "cpu":
+        if not self.graphs:
             return lambda: self._step(cache)
         positions, size = cache.cross_keys.shape[3], 1
         while size < count:
