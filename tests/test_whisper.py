@@ -384,17 +384,18 @@ async def test_a_failing_model_fails_what_it_was_decoding_and_goes_on(model: Mod
 
 async def test_after_failing_too_often_in_a_row_it_gives_up_and_says_so(model: Model) -> None:
     async with started(model, failures=3) as engine:
+        gives_up = asyncio.create_task(engine.wait_failed())
         for times in (2, 3):
             for _ in range(times):
                 assert not engine.failed
+                assert not gives_up.done()
                 model.trouble = RuntimeError("CUDA error")
                 with pytest.raises(EngineError, match="Whisper failed: CUDA error"):
                     await answer(engine, sound(1))
             if times == 2:  # not in a row with the others
                 model.trouble = None
                 await answer(engine, sound(1))
-        await asyncio.sleep(0.05)
-        assert "3 times in a row: it must be started anew" in engine.failed
+        assert "3 times in a row: it must be started anew" in await engine.wait_failed()
         with pytest.raises(EngineError, match="3 times in a row"):
             await answer(engine, sound(1))
         stream = engine.open(Listening())
@@ -480,6 +481,23 @@ async def test_a_model_of_english_alone_is_told_no_language(
         assert (await answer(engine, sound(1))).text == "word0"
     assert model.prompts == [["<|startoftranscript|>", "<|notimestamps|>"]]
     assert model.detected == 0
+
+
+async def test_a_language_that_the_model_does_not_know_is_named(model: Model) -> None:
+    engine = Whisper("tiny", WhisperOptions(language="xx"))
+    with pytest.raises(EngineError, match="whisper.language is 'xx'; the model knows en, de, and"):
+        await engine.start()
+    await engine.stop()
+
+
+async def test_a_vocabulary_that_is_too_long_is_cut_with_a_warning(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.tokens.encode = lambda text: [50] * 300  # type: ignore[method-assign]
+    async with started(model, vocabulary="many names") as engine:
+        await answer(engine, sound(1))
+    assert "whisper.vocabulary has 300 tokens: only the first 199 are read" in caplog.text
+    assert model.prompts[0].count("\u0120word50") == 199
 
 
 async def test_the_vocabulary_is_read_first(model: Model) -> None:

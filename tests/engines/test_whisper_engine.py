@@ -135,11 +135,11 @@ def test_a_batch_writes_what_each_of_it_alone_would(tiny: Path) -> None:
     assert len({tuple(tokens) for tokens in alone}) == 3  # it does listen
 
 
-def test_a_batch_on_a_cpu_costs_each_of_it_no_more_than_alone(tiny: Path) -> None:
+def test_a_batch_on_a_cpu_costs_each_of_it_less_than_alone(tiny: Path) -> None:
     ours, window = decoder(tiny), Window(sound(3))
     one = cpu(lambda: ours.decode([window]), 7)
     four = cpu(lambda: ours.decode([window] * 4), 7)
-    assert four < 4 * one
+    assert four < 0.9 * 4 * one
 
 
 def test_words_that_are_given_are_gone_on_from(tiny: Path) -> None:
