@@ -485,7 +485,7 @@ async def test_a_model_of_english_alone_is_told_no_language(
 
 async def test_a_language_that_the_model_does_not_know_is_named(model: Model) -> None:
     engine = Whisper("tiny", WhisperOptions(language="xx"))
-    with pytest.raises(EngineError, match="whisper.language is 'xx'; the model knows en, de, and"):
+    with pytest.raises(EngineError, match=r"whisper\.language is 'xx'; .* knows en, de, and"):
         await engine.start()
     await engine.stop()
 
