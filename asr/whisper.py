@@ -8,6 +8,7 @@ one decoding of what the window holds, or none if only silence came after the la
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from concurrent.futures import Future
@@ -69,6 +70,8 @@ class Whisper:
         self._limit = self._options.batch
         self._failures = 0
         self._languages: dict[str, str] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._given_up = asyncio.Event()
 
     async def start(self) -> None:
         """Load the model and decode some noise.
@@ -77,6 +80,7 @@ class Whisper:
             EngineError: If it cannot; the message names the remedy.
         """
         self._jobs = Jobs()
+        self._loop = asyncio.get_running_loop()
         loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(loaded,), daemon=True)
         self._thread.name = "whisper"
@@ -96,6 +100,14 @@ class Whisper:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
+
+    async def wait_failed(self) -> str:
+        """Wait until it gives up; return why.
+
+        It must be made anew then, in another process if it was the GPU that failed.
+        """
+        await self._given_up.wait()
+        return self.failed
 
     def _work(self, loaded: "Future[None]") -> None:
         """Load, then decode until it is over; the thread."""
@@ -188,6 +200,9 @@ class Whisper:
             self.failed = f"{reason}, {self._failures} times in a row: it must be started anew"
             log.error("%s", self.failed)
             self._jobs.close(self.failed)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
+                    self._loop.call_soon_threadsafe(self._given_up.set)
 
     def _remember(self, stream: WhisperStream, heard: Heard) -> None:
         """Keep the language that was found out, for the rest of the call."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.agreement import Heard
-from asr.engine import RATE, Pcm
+from asr.engine import RATE, EngineError, Pcm
 from asr.mel import log_mel, mel_filters
 from asr.whisper_options import WhisperOptions
 from asr.whisper_tokens import Tokens
@@ -127,10 +127,20 @@ class Decoder:
     """Hears batches of windows with one model."""
 
     def __init__(self, model: Model, options: WhisperOptions) -> None:
+        """Take a model that is loaded.
+
+        Raises:
+            EngineError: If it does not know `options.language`.
+        """
         self.model = model
         self._options = options
         self._filters = mel_filters(model.bands)
         self._vocabulary = model.tokens.vocabulary(options.vocabulary)
+        if options.language not in ("", "auto") and not self.known_language(options.language):
+            raise EngineError(
+                f"whisper.language is {options.language!r}; the model knows "
+                f"{', '.join(model.tokens.languages)}, and auto finds it out"
+            )
 
     def known_language(self, code: str) -> str:
         """Return the code of the language to write for a BCP 47 tag; "" to find it out."""

@@ -81,14 +81,17 @@ class Jobs:
     def ask(self, stream: "WhisperStream", deadline: float, asked: bool) -> Job:
         """Let the window of `stream` be decoded; `asked` if somebody waits for it.
 
+        What is being decoded already and has all its sound is not decoded again.
+
         Raises:
             EngineError: If nothing is decoded any more.
         """
         with self._changed:
             if self.closed:
                 raise EngineError(self.closed)
-            job = stream.queued
-            if job is None:
+            if (job := stream.running) is not None and job.end >= stream.sound.until:
+                return job
+            if (job := stream.queued) is None:
                 job = stream.queued = Job(stream, deadline, asked)
                 self._waiting.append(job)
             job.deadline = min(job.deadline, deadline)
@@ -201,9 +204,7 @@ class WhisperStream:
             return Hypothesis(confidence=0.0, end=self.sound.samples)
         if self._covered >= until:  # only silence came after what was decoded
             return replace(self._full, end=self.sound.samples)
-        job = self.running
-        if job is None or job.end < until:
-            job = self._jobs.ask(self, deadline, asked=True)
+        job = self._jobs.ask(self, deadline, asked=True)
         waiter: asyncio.Future[Hypothesis] = self._loop.create_future()
         job.waiters.append(waiter)
         try:
@@ -251,8 +252,6 @@ class WhisperStream:
         """Take what a decoding found: what is believed, and what would be final."""
         if self.running is job:
             self.running = None
-        if self._over:
-            return
         self._covered, self._full = job.end, full
         if (live.committed, live.tentative) != (self._live.committed, self._live.tentative):
             self._live = live

@@ -1,11 +1,14 @@
 """Whisper's tokens: what a transcript begins with, and which tokens make a word."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from asr.agreement import Piece
 from asr.engine import EngineError
+
+log = logging.getLogger(__name__)
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages that are written without spaces: every character counts as a word."""
@@ -62,7 +65,15 @@ class Tokens:
 
     def vocabulary(self, text: str) -> list[int]:
         """Return what makes the model expect the names and words of `text`; [] for none."""
-        return [self._previous, *self.encode(text)[: PROMPT - 1]] if text.strip() else []
+        if not text.strip():
+            return []
+        tokens = self.encode(text)
+        if len(tokens) >= PROMPT:
+            log.warning(
+                "whisper.vocabulary has %d tokens: only the first %d are read",
+                *(len(tokens), PROMPT - 1),
+            )
+        return [self._previous, *tokens[: PROMPT - 1]]
 
     def beginning(self, language: str) -> list[int]:
         """Return what a transcript in `language` begins with, without `no_timestamps`."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from asr.engine import EngineError
 from asr.whisper_decoder import STEP, Aligned, Written
 from asr.whisper_options import WhisperOptions
+from asr.whisper_path import path
 from asr.whisper_tokens import Tokens
 
 LENGTH = 448
@@ -24,12 +25,13 @@ LENGTH = 448
 GRAIN = 2.0
 """Lengths of windows are multiples of this on a GPU, in seconds: each has a graph of its own."""
 
-MEDIAN = 7
-"""Positions over which attention is smoothed before words are timed (OpenAI's)."""
-
 
 class TorchModel:
-    """A model in Hugging Face's format; the attributes are those of `asr.whisper_decoder.Model`."""
+    """A model in Hugging Face's format; see `asr.whisper_decoder.Model`.
+
+    Attributes:
+        graphs: Whether steps are recorded as CUDA graphs.
+    """
 
     def __init__(self, folder: Path, options: WhisperOptions) -> None:
         """Load it.
@@ -82,7 +84,7 @@ class TorchModel:
             layers, heads = config.decoder_layers, config.decoder_attention_heads
             self._heads = [(i, j) for i in range(layers // 2, layers) for j in range(heads)]
         self.about = f"{compute} on {device} by torch"
-        self.together = device == "cuda"
+        self.together = self.graphs = device == "cuda"
         self.grain = GRAIN if self.together else 0.1
         self.sizes = _sizes(options) if self.together else [(1, 1.0)]
         self.bands = int(config.num_mel_bins)
@@ -235,7 +237,7 @@ class TorchModel:
     def _fill(self, encoded: Any, length: int) -> "_Cache":
         """Return the keys and values of what was heard, and room for `length` tokens."""
         count, positions = encoded.shape[:2]
-        if self._device == "cpu":
+        if not self.graphs:
             cache = _Cache(self, count, length, positions)
         else:
             if self._cache is None or self._cache.keys.shape[1] < count:
@@ -254,7 +256,7 @@ class TorchModel:
 
     def _stepper(self, cache: "_Cache", count: int) -> Callable[[], tuple[Any, Any]]:
         """Return what writes one more token from `cache.tokens` at `cache.position`."""
-        if self._device == "cpu":
+        if not self.graphs:
             return lambda: self._step(cache)
         positions, size = cache.cross_keys.shape[3], 1
         while size < count:
@@ -366,35 +368,3 @@ def _split(attention: Any, x: Any) -> tuple[Any, Any]:
 
 def _forward(layer: Any, x: Any) -> Any:
     return layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
-
-
-def path(attention: NDArray[np.float32], first: int) -> list[tuple[int, int]]:
-    """Return the (token, position) pairs of the best monotonic way through a window.
-
-    Args:
-        attention: What each token attends to, shape (heads, tokens, positions); rows sum to 1.
-        first: The token whose attention is for the first of the text; the last is for none.
-    """
-    deviation = attention.std(1, keepdims=True)
-    normal = (attention - attention.mean(1, keepdims=True)) / np.maximum(deviation, 1e-9)
-    edge = MEDIAN // 2
-    if normal.shape[-1] > edge:
-        padded = np.pad(normal, ((0, 0), (0, 0), (edge, edge)), mode="reflect")
-        spans = np.lib.stride_tricks.sliding_window_view(padded, MEDIAN, axis=-1)
-        normal = np.median(spans, axis=-1)
-    cost = -normal[:, first:-1].mean(0)
-    rows, columns = cost.shape
-    total = np.full((rows + 1, columns + 1), np.inf)
-    total[0, 0] = 0
-    back = np.zeros((rows + 1, columns + 1), np.int8)
-    for i in range(1, rows + 1):
-        for j in range(1, columns + 1):
-            ways = (total[i - 1, j - 1], total[i - 1, j], total[i, j - 1])
-            back[i, j] = best = min(range(3), key=ways.__getitem__)
-            total[i, j] = cost[i - 1, j - 1] + ways[best]
-    steps, i, j = list[tuple[int, int]](), rows, columns
-    while i > 0 and j > 0:
-        steps.append((i - 1, j - 1))
-        way = int(back[i, j])
-        i, j = i - (way != 2), j - (way != 1)
-    return steps[::-1]

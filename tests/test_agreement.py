@@ -97,6 +97,16 @@ def test_committed_words_never_change_whatever_is_heard(answers: list[list[str]]
         before = now
 
 
+def test_a_word_does_not_begin_before_the_one_ahead_of_it_ended() -> None:
+    agreed = Agreement()
+    for end in (2.0, 2.5):
+        agreed.update(
+            timed(("one", 0.5, 1.5), ("two", 1.0, 1.2), ("three", 1.4, 1.8)), end, OPTIONS
+        )
+    words = agreed.full(1.0, 0).committed
+    assert [(word.start, word.end) for word in words] == [(0.5, 1.5), (1.5, 1.5), (1.5, 1.8)]
+
+
 def test_words_without_measured_times_are_spread_by_their_letters() -> None:
     one, other = spread(pieces("a seven"), 1.0, 2.6)
     assert (one.start, one.end, other.start, other.end) == pytest.approx((1.0, 1.4, 1.4, 2.6))

@@ -31,6 +31,7 @@ class Model:
 
     Attributes:
         heard: The seconds of sound in each window of every batch.
+        columns: How long each window was made, in hundredths of a second.
         prompts: What the transcripts began with, as text.
         go: Cleared, it holds the thread up.
     """
@@ -47,6 +48,7 @@ class Model:
         self.tokens.encode = lambda text: [50 + i for i, _ in enumerate(text.split())]  # type: ignore[method-assign]
         self.names = tokenizer
         self.heard: list[list[int]] = []
+        self.columns: list[list[int]] = []
         self.prompts: list[list[str]] = []
         self.detected = 0
         self.likely = 0.9
@@ -60,6 +62,7 @@ class Model:
         if self.trouble is not None:
             raise self.trouble
         loud = (mel.max(1) > mel.min() + 0.1).sum(1)  # columns that are not padding
+        self.columns.append([mel.shape[2]] * len(mel))
         self.heard.append([round(columns / 100) for columns in loud])
         return self.heard[-1]
 
@@ -99,6 +102,7 @@ async def started(model: Model, turns: Any = None, **options: Any) -> AsyncItera
     engine = Whisper("tiny", WhisperOptions(**options), turns)
     await engine.start()
     model.heard.clear()
+    model.columns.clear()
     model.prompts.clear()
     yield engine
     model.go.set()
@@ -151,12 +155,10 @@ async def test_silence_never_reaches_the_model(model: Model) -> None:
 
 
 async def test_the_samples_are_copied_when_they_are_pushed(model: Model) -> None:
-    async with started(model) as engine:
+    async with started(model, interval=0.0) as engine:
         stream, pcm = engine.open(Listening()), sound(2)
-        model.go.clear()
         stream.push(pcm)
-        pcm[:] = np.nan
-        model.go.set()
+        pcm[:] = 0
         assert (await stream.finish(0)).text == "word0 word1"
 
 
@@ -247,6 +249,14 @@ async def test_if_only_silence_came_after_the_last_decoding_there_is_no_other(
         assert await stream.finish(0) == final
 
 
+async def test_silence_behind_the_last_word_is_not_decoded(model: Model) -> None:
+    async with started(model, interval=0.0) as engine:
+        stream = engine.open(Listening())
+        stream.push(np.concatenate([sound(2), noise(3) * np.float32(5e-4)]))
+        assert (await stream.finish(0)).end == 5 * RATE
+    assert model.columns == [[220 + 50]]  # 0.2 s of what follows, and the padding
+
+
 async def test_what_is_said_after_a_decoding_is_decoded(model: Model) -> None:
     async with started(model) as engine:
         stream = engine.open(Listening())
@@ -326,7 +336,10 @@ async def test_words_that_come_after_the_close_are_dropped(model: Model) -> None
         with pytest.raises(EngineError, match="closed"):
             await final
         model.go.set()
+        await answer(engine, sound(1))  # by then they have come
         assert [hypothesis async for hypothesis in stream.hypotheses()] == []
+        with pytest.raises(EngineError, match="closed"):
+            await stream.settle(0)
 
 
 async def test_hypotheses_end_with_the_final_one(model: Model) -> None:
@@ -371,13 +384,18 @@ async def test_a_failing_model_fails_what_it_was_decoding_and_goes_on(model: Mod
 
 async def test_after_failing_too_often_in_a_row_it_gives_up_and_says_so(model: Model) -> None:
     async with started(model, failures=3) as engine:
-        model.trouble = RuntimeError("CUDA error")
-        for _ in range(3):
-            assert not engine.failed
-            with pytest.raises(EngineError, match="Whisper failed: CUDA error"):
+        gives_up = asyncio.create_task(engine.wait_failed())
+        for times in (2, 3):
+            for _ in range(times):
+                assert not engine.failed
+                assert not gives_up.done()
+                model.trouble = RuntimeError("CUDA error")
+                with pytest.raises(EngineError, match="Whisper failed: CUDA error"):
+                    await answer(engine, sound(1))
+            if times == 2:  # not in a row with the others
+                model.trouble = None
                 await answer(engine, sound(1))
-        await asyncio.sleep(0.05)
-        assert "3 times in a row: it must be started anew" in engine.failed
+        assert "3 times in a row: it must be started anew" in await engine.wait_failed()
         with pytest.raises(EngineError, match="3 times in a row"):
             await answer(engine, sound(1))
         stream = engine.open(Listening())
@@ -430,11 +448,12 @@ async def test_longer_than_the_model_sees_is_heard_to_its_end(model: Model) -> N
 
 async def test_the_language_is_the_one_of_the_call(model: Model) -> None:
     async with started(model) as engine:
-        await answer(engine, sound(1), listening=Listening(language="de-AT"))
-    assert model.prompts == [
-        ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
-    ]
-    assert model.detected == 0
+        await answer(engine, sound(1), listening=Listening(language="de-AT", call="one"))
+        assert model.detected == 0
+        await answer(engine, sound(1), listening=Listening(language="", call="one"))
+    prompt = ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert model.prompts == [prompt, prompt]
+    assert model.detected == 1  # what was told once is not what was found out
 
 
 async def test_a_language_is_found_out_once_in_a_call(model: Model) -> None:
@@ -462,6 +481,23 @@ async def test_a_model_of_english_alone_is_told_no_language(
         assert (await answer(engine, sound(1))).text == "word0"
     assert model.prompts == [["<|startoftranscript|>", "<|notimestamps|>"]]
     assert model.detected == 0
+
+
+async def test_a_language_that_the_model_does_not_know_is_named(model: Model) -> None:
+    engine = Whisper("tiny", WhisperOptions(language="xx"))
+    with pytest.raises(EngineError, match=r"whisper\.language is 'xx'; .* knows en, de, and"):
+        await engine.start()
+    await engine.stop()
+
+
+async def test_a_vocabulary_that_is_too_long_is_cut_with_a_warning(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.tokens.encode = lambda text: [50] * 300  # type: ignore[method-assign]
+    async with started(model, vocabulary="many names") as engine:
+        await answer(engine, sound(1))
+    assert "whisper.vocabulary has 300 tokens: only the first 199 are read" in caplog.text
+    assert model.prompts[0].count("\u0120word50") == 199
 
 
 async def test_the_vocabulary_is_read_first(model: Model) -> None:
