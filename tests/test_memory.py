@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from voice import device_facts, memory, planning, weights
-from voice.memory import Device, Llm, Load, Plan, Voice, Whisper, plan
+from voice import device_facts, memory, needs, planning, weights
+from voice.memory import Plan, plan
+from voice.needs import Device, Llm, Load, Voice, Whisper, kv_bytes
 from voice.settings import Settings
 from voice.weights import Table, Tensor
 
@@ -115,7 +117,7 @@ def test_whisper_on_a_gpu_is_as_others_measured(table: Table, compute: str, publ
 def test_an_8_b_llama_is_reckoned() -> None:
     made = plan(Load(calls=64, llm=EIGHT_B), CARD)
     assert part(made, "llm", "weights") == pytest.approx(16.06e9, rel=1e-3)
-    assert memory.kv_bytes(EIGHT_B) == 131_072
+    assert kv_bytes(EIGHT_B) == 131_072
     assert made.kv_least == 64 * 2048 * 131_072
     assert made.kv > made.kv_least
     assert made.kv_tokens == made.kv // 131_072
@@ -126,10 +128,18 @@ def test_vllm_gets_what_the_others_leave() -> None:
     made = plan(WHOLE, CARD)
     others = sum(need.size for need in made.needs if need.who != "llm")
     own = sum(need.size for need in made.needs if need.who == "llm") + made.kv
+    counted = own - needs.CONTEXT  # vLLM looks at what is free once its context is there
     assert others + own <= memory.usable(CARD)
     assert own - 16 * 131_072 < memory.usable(CARD) - others <= own + 16 * 131_072
-    assert made.utilization == pytest.approx(own / CARD.total, abs=1e-3)
-    assert made.utilization <= own / CARD.total
+    assert made.utilization == pytest.approx(counted / CARD.total, abs=1e-3)
+    assert made.utilization <= counted / CARD.total
+
+
+def test_two_cards_hold_half_each() -> None:
+    half = Llm(name="llama", config=LLAMA_8B, table=EIGHT_B.table, parts=2)
+    made = plan(Load(calls=64, llm=half), CARD)
+    assert part(made, "llm", "weights") == pytest.approx(8.03e9, rel=1e-3)
+    assert kv_bytes(half) == 65_536
 
 
 def test_half_the_bits_are_half_the_linear_weights() -> None:
@@ -142,7 +152,7 @@ def test_half_the_bits_are_half_the_linear_weights() -> None:
         part(made, "llm", "weights")
         == part(plan(Load(calls=1, llm=EIGHT_B), CARD), "llm", "weights") - linear
     )
-    assert memory.kv_bytes(eight) == 65_536
+    assert kv_bytes(eight) == 65_536
 
 
 def test_what_cannot_fit_is_refused_with_what_would_help() -> None:
@@ -167,6 +177,7 @@ def test_every_remedy_saves_what_it_says() -> None:
     assert f"max_calls 32 saves {memory.gb(before - after)}" in plan(WHOLE, small).remedies
 
 
+@hypothesis_settings(deadline=None)
 @given(
     calls=st.integers(1, 500),
     total=st.integers(8, 200),

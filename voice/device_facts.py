@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from voice.memory import Device
+from voice.needs import Device
 
 QUERY = "name,memory.total,memory.free,compute_cap"
 
