@@ -48,6 +48,7 @@ def package(name: str, module: str, why: str, *, needed: bool) -> Finding:
 def findings(chosen: Settings | None, gpus: list[Gpu]) -> list[Finding]:
     """Look at everything that the `chosen` engines need, and at what others would."""
     asr, llm, tts = (chosen.asr, chosen.llm, chosen.tts) if chosen else ("", "", "")
+    backend = getattr(getattr(chosen, "whisper", None), "backend", "auto")
     return [
         Finding(
             sys.version_info >= (3, 11),
@@ -70,7 +71,7 @@ def findings(chosen: Settings | None, gpus: list[Gpu]) -> list[Finding]:
         package(
             "torch", "torch", "for vLLM and Coqui, and to train", needed=tts.startswith("coqui:")
         ),
-        *_gpu(gpus, whisper=asr.startswith("whisper:")),
+        *card(gpus, needs_cublas=asr.startswith("whisper:") and backend == "ctranslate2"),
         *traps(needed=tts.startswith("coqui:") or llm.startswith("vllm:")),
     ]
 
@@ -88,7 +89,8 @@ def _vllm(*, needed: bool) -> Finding:
     )
 
 
-def _gpu(gpus: list[Gpu], *, whisper: bool) -> list[Finding]:
+def card(gpus: list[Gpu], *, needs_cublas: bool) -> list[Finding]:
+    """Say which GPUs there are, and whether CTranslate2 can use them."""
     if not gpus:
         return [Finding(None, "GPU", "no NVIDIA GPU that CUDA may use: models run on the CPU")]
     found = [
@@ -105,11 +107,12 @@ def _gpu(gpus: list[Gpu], *, whisper: bool) -> list[Finding]:
     return [
         *found,
         Finding(
-            False if whisper else None,
+            False if needs_cublas else None,
             "cuBLAS 12",
-            "cannot be loaded; CTranslate2 needs it for Whisper on the GPU, beside the CUDA 13 "
-            "of torch and vLLM",
-            "pip install nvidia-cublas-cu12, or --whisper.backend torch",
+            "cannot be loaded: CTranslate2 needs it on the GPU, beside the CUDA 13 of torch and "
+            "vLLM; without it Whisper runs on torch",
+            "pip install nvidia-cublas-cu12"
+            + (", or --whisper.backend auto" if needs_cublas else ""),
         ),
     ]
 
