@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from voice import device_facts, memory, needs, planning, weights
 from voice.memory import Plan, plan
 from voice.needs import Device, Llm, Load, Voice, Whisper, kv_bytes
-from voice.settings import Settings
+from voice.settings import Settings, load
 from voice.weights import Table, Tensor
 
 GIB = 2**30
@@ -194,6 +194,7 @@ def test_a_plan_never_gives_more_than_there_is(
     fits = made.short == 0
     assert fits == (made.least <= memory.usable(device))
     if fits:
+        assert given_away <= device.free - 0.0199 * device.total  # some is left
         assert given_away <= memory.usable(device)
         assert made.kv >= made.kv_least - 16 * 131_072
         made.check()
@@ -427,3 +428,25 @@ def test_a_plan_is_made_of_the_models_that_the_settings_name(tmp_path: Path) -> 
     (ears / "model.bin").write_bytes(b"\6")
     with pytest.raises(ValueError, match=r"model\.bin is cut off or damaged"):
         planning.plans(chosen, [], main)
+
+
+@pytest.mark.skipif(not hasattr(Settings(), "vllm"), reason="settings of vLLM are not there yet")
+def test_vllm_is_told_its_share_unless_the_user_says_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    (tmp_path / "model.safetensors").write_bytes(safetensors(ENTRIES, bytes(16)))
+    gpu = device_facts.Gpu("card", 80 * GIB, 79 * GIB, (9, 0))
+    main = Device("main memory", 64 * GIB, 60 * GIB, cuda=False)
+    chosen: Any = Settings(llm=f"vllm:{tmp_path}", max_calls=4)
+    monkeypatch.setattr(device_facts, "installed", lambda *names: "0.32.0")
+    made = planning.plans(chosen, [gpu], main)
+    told: Any = planning.applied(chosen, made)
+    assert told.vllm.gpu_memory_utilization == made[0].utilization > 0.9
+    assert told.vllm.kv_cache_gib == 0
+    own = load(None, {"VOICE_VLLM_GPU_MEMORY_UTILIZATION": "0.3"}, {}).settings
+    kept: Any = planning.applied(own, made)
+    assert kept.vllm.gpu_memory_utilization == 0.3
+    monkeypatch.setattr(device_facts, "installed", lambda *names: "")
+    on_cpu: Any = planning.applied(chosen, planning.plans(chosen, [], main))
+    assert on_cpu.vllm.kv_cache_gib == 8192 * 131_072 / GIB

@@ -269,9 +269,9 @@ def _voice(model: Voice, cuda: bool, beside: bool) -> list[Need]:
 WHISPER_RSS = 110 * MIB
 CTRANSLATE_RSS = 64 * MIB
 COQUI_RSS = 415 * MIB
-VLLM_RSS = 2000 * MIB
+VLLM_RSS = 1150 * MIB
 """Main memory of an engine's processes before it has a model: interpreters and libraries.
-Measured, see docs/models.md; vLLM's is of its three processes."""
+Measured, see docs/models.md; vLLM's is of its three processes, what they share counted once."""
 
 
 def _process(who: str, cuda: bool, main: int) -> Need:
