@@ -204,8 +204,9 @@ async def answer(router: Router, pieces: list[Any] | None = None) -> list[Any]:
 
 
 async def until(condition: Any) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 FROM_A = [Text("I am "), Text("a.")]
