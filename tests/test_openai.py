@@ -351,7 +351,8 @@ async def test_hanging_up_twice_does_not_leave_the_connection_open(peer: Peer) -
             thread.close()
             waiting.cancel()
             await asyncio.wait([waiting])
-        await peer.disconnected.wait()
+        async with asyncio.timeout(20):
+            await peer.disconnected.wait()
 
 
 async def test_appended_words_are_part_of_the_users_message(peer: Peer) -> None:
@@ -458,6 +459,7 @@ async def test_a_server_that_does_not_end_after_the_answer_is_not_waited_for() -
     async with (
         server,
         running(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as mind,
+        asyncio.timeout(10),
         aclosing(mind.open(HELLO, []).generate(Params(), 0.0)) as pieces,
     ):
         assert [piece async for piece in pieces] == [Text("Yes")]

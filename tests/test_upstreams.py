@@ -275,6 +275,9 @@ def test_what_was_asked_before_it_went_out_says_nothing_of_it_now() -> None:
     assert (some.all[0].breaker, some.probe_at) == (Breaker.OPEN, rested)
     some.all[0].succeeded(5.5)  # asked as a last resort
     assert some.all[0].breaker is Breaker.CLOSED
+    for _ in range(64):
+        some.all[0].failed(4.0, 7.0)  # what the crash cut off ends only now
+    assert some.all[0].breaker is Breaker.CLOSED
 
 
 EVENTS = st.lists(
