@@ -20,7 +20,6 @@ torch = pytest.importorskip("torch")
 if find_spec("TTS") is None:
     pytest.skip("coqui-tts is not installed", allow_module_level=True)
 
-from demos.weights import vits as vits_weights  # noqa: E402
 from demos.weights import xtts as xtts_weights  # noqa: E402
 from tts import coqui_load  # noqa: E402
 from tts.coqui import Coqui  # noqa: E402
@@ -35,15 +34,10 @@ BOOKED = "You are booked for Tuesday at half past ten with Dr. Miller"  # 60 cha
 PLAIN = CoquiOptions(device="cpu", threads=1, seed=7, normalise=False, trim=False)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    root = tmp_path_factory.mktemp("weights")
-
-    def make(size: str) -> Path:
-        kind = xtts_weights if size in xtts_weights.SIZES else vits_weights
-        return kind.make(root / size, size)
-
-    return make
+@pytest.fixture
+def folder(weights: Callable[[str, str], Path]) -> Callable[[str], Path]:
+    """Return what makes the folder of a model of a size, once for all tests."""
+    return lambda size: weights("xtts" if size in xtts_weights.SIZES else "vits", size)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +117,7 @@ def test_chunks_of_vits_joined_are_the_whole(folder: Callable[[str], Path], size
     assert difference(short, whole) > -60, "the overlap is needed"
 
 
-@pytest.mark.parametrize("size", ["tiny", "tiny-speakers", "ljspeech"])
+@pytest.mark.parametrize("size", ["tiny", "tiny-speakers"])
 def test_without_noise_it_is_what_coqui_makes_of_it(
     folder: Callable[[str], Path], size: str
 ) -> None:
@@ -159,7 +153,7 @@ def test_first_audio_of_vits_takes_a_fraction_of_the_whole(folder: Callable[[str
     model = loaded(folder("ljspeech"))
     assert sum(p.numel() for p in model._model.parameters()) > 20e6
     ratios = []
-    for _ in range(5):
+    for _ in range(3):
         speech = begin(model, BOOKED)
         begun, first = time.process_time(), 0.0
         while not speech.ended:
@@ -255,7 +249,7 @@ async def test_loudness_is_as_wanted_and_phrases_begin_with_sound(
 
 async def test_ten_thousand_characters_are_spoken_in_pieces(folder: Callable[[str], Path]) -> None:
     engine = await started(folder("tiny"))
-    text = " ".join([BOOKED + "."] * 170)
+    text = " ".join([BOOKED.replace(" ", " — ") + "."] * 125)
     assert len(text) > 10_000
     words, seconds = [], 0.0
     async with aclosing(engine.speak(stream(text), "", 0.0)) as chunks:
@@ -264,7 +258,7 @@ async def test_ten_thousand_characters_are_spoken_in_pieces(folder: Callable[[st
             seconds += chunk.pcm.size / engine.rate
             assert chunk.pcm.size < 3 * engine.rate
     assert " ".join(word.text for word in words) == text
-    assert seconds > 300
+    assert seconds > 200
     await engine.stop()
 
 
@@ -471,7 +465,7 @@ def test_the_time_of_xtts_grows_with_the_audio_and_no_faster(
     folder: Callable[[str], Path],
 ) -> None:
     model = loaded(folder("cut"))
-    endless(model, 250)
+    endless(model, 200)
     speech = begin(model, BOOKED)
     begun, first = time.process_time(), 0.0
     costs: list[float] = []  # of one second of audio, chunk by chunk
@@ -483,9 +477,9 @@ def test_the_time_of_xtts_grows_with_the_audio_and_no_faster(
         if pcm.size and not first:
             first = time.process_time() - begun
     whole = time.process_time() - begun
-    same = costs[5:-1]  # by then chunks are of one length
+    same = costs[6:-1]  # by then chunks are of one length, but for the last
     print(f"xtts: first audio after {first:.2f} s of {whole:.2f}, {len(costs)} chunks {costs}")
-    assert len(same) >= 4
+    assert len(same) >= 3
     assert median(same[len(same) // 2 :]) < 1.5 * median(same[: len(same) // 2])
     assert first < 0.2 * whole
 
