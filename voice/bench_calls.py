@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -39,6 +39,10 @@ BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
 
 COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
 """Calls at once, until one fails."""
+
+REAL_PERIOD = 10.0
+"""Seconds from one utterance to the next where engines are real: their voice decides how long a
+reply is."""
 
 LEAST = 0.9
 """Share of a reply that must come."""
@@ -217,9 +221,10 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
     """Hold `count` calls and return what they heard and what they cost."""
     said, silence = await speech(conditions, UTTERANCES[:1])
     plan = Plan(speech=said, silence=silence, turns=turns + 1)
-    server_core, own_core = bench_server.apart()
+    cores, own_core = bench_server.apart()
+    if real_engines():
+        plan, cores = replace(plan, period=REAL_PERIOD), set(bench_server.CORES)
     os.sched_setaffinity(0, own_core)
-    cores = set(bench_server.CORES) if real_engines() else server_core
     async with bench_server.server(settings=conditions.settings(), cores=cores) as server:
         await asyncio.sleep(1)
         idle = server.usage()
