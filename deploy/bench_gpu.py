@@ -99,9 +99,7 @@ def figures(dry: bool) -> list[Figure]:
         Figure(f"voice to voice, {some} calls, p95 ms", _call(some, "p95"), 1200),
         Figure(f"voice to voice, {most} calls, mean ms", _call(most, "mean"), 930),
         Figure(f"voice to voice, {most} calls, p95 ms", _call(most, "p95"), 1200),
-        Figure(
-            f"first token, {most} chats, p95 ms", _side("llm", "vLLM", most, "first_ms_p95"), 40
-        ),
+        Figure(f"first token, {most} chats, p95 ms", _first_token(most), 40),
         Figure("decoding at batch 1, share of what memory allows", _decoding, 0.7, True),
         Figure("final words over faster-whisper's", _share_of_naive, 0.25),
         Figure(f"recognition of {batch} calls over that of 1", _scaling(batch), 1.5, True),
@@ -128,34 +126,38 @@ def _call(calls: int, name: str) -> Callable[[Sequence[Row]], float]:
     return lambda rows: float(_row(rows, step="calls", what=what, calls=calls)[name])
 
 
-def _side(step: str, side: str, calls: int, name: str) -> Callable[[Sequence[Row]], float]:
-    return lambda rows: float(_row(rows, step=step, side=side, calls=calls)[name])
+def _first_token(chats: int) -> Callable[[Sequence[Row]], float]:
+    return lambda rows: float(_side(rows, "llm", "llm", "vLLM", chats)["first_ms_p95"])
+
+
+def _side(rows: Sequence[Row], step: str, what: str, side: str, calls: int) -> Row:
+    return _row(rows, step=step, what=what, side=side, calls=calls)
 
 
 def _decoding(rows: Sequence[Row]) -> float:
     """Tokens a second of one chat over those at which memory is read once for every token."""
-    row = _row(rows, step="llm", side="vLLM", calls=1)
+    row = _side(rows, "llm", "llm", "vLLM", 1)
     rate = (row["amount"] - 1) / (row["whole_ms_p50"] - row["first_ms_p50"]) * 1000
     memory = _row(rows, what="memory")
     return float(rate * memory["llama_bytes"] / memory["bytes_per_second"])
 
 
 def _share_of_naive(rows: Sequence[Row]) -> float:
-    ours = _row(rows, step="asr", side="ours", calls=1)
-    theirs = _row(rows, step="asr", side="faster-whisper, one by one", calls=1)
+    ours = _side(rows, "asr", "asr", "ours", 1)
+    theirs = _side(rows, "asr", "asr", "faster-whisper, one by one", 1)
     return float(ours["first_ms_p50"] / theirs["first_ms_p50"])
 
 
 def _scaling(calls: int) -> Callable[[Sequence[Row]], float]:
     def find(rows: Sequence[Row]) -> float:
-        many, one = (_row(rows, step="asr", side="ours", calls=count) for count in (calls, 1))
+        many, one = (_side(rows, "asr", "asr", "ours", count) for count in (calls, 1))
         return float(many["per_second"] / one["per_second"])
 
     return find
 
 
 def _first_audio(rows: Sequence[Row]) -> float:
-    row = _row(rows, step="vits", side="ours", calls=1)
+    row = _side(rows, "vits", "tts", "ours", 1)
     return float(row["first_ms_p50"] / row["whole_ms_p50"])
 
 

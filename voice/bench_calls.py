@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -24,6 +24,7 @@ from transport.audio import Pcm, Resampler
 from voice import bench_server
 from voice.callers import RATE, Plan, Turn, babble, hold, noisy, white
 from voice.calling import synthesise
+from voice.settings import from_process
 from voice.sweep import BAD, SLOWER, Sweep
 
 UTTERANCES = (
@@ -38,6 +39,10 @@ BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
 
 COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
 """Calls at once, until one fails."""
+
+REAL_PERIOD = 10.0
+"""Seconds from one utterance to the next where engines are real: their voice decides how long a
+reply is."""
 
 LEAST = 0.9
 """Share of a reply that must come."""
@@ -216,9 +221,11 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
     """Hold `count` calls and return what they heard and what they cost."""
     said, silence = await speech(conditions, UTTERANCES[:1])
     plan = Plan(speech=said, silence=silence, turns=turns + 1)
-    server_core, own_core = bench_server.apart()
+    cores, own_core = bench_server.apart()
+    if real_engines():
+        plan, cores = replace(plan, period=REAL_PERIOD), set(bench_server.CORES)
     os.sched_setaffinity(0, own_core)
-    async with bench_server.server(settings=conditions.settings(), cores=server_core) as server:
+    async with bench_server.server(settings=conditions.settings(), cores=cores) as server:
         await asyncio.sleep(1)
         idle = server.usage()
         begun: list[tuple[float, bench_server.Usage]] = []
@@ -241,6 +248,7 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
         "calls": count,
         "turns": len(measured),
         **_percentiles(gaps, (50, 95, 99)),
+        **({"mean": round(1000 * float(np.mean(gaps)), 1)} if gaps else {}),
         "bad_turns": sum(_bad(turn, conditions.reply) for turn in measured),
         "lost": sum(bool(caller.lost) for caller in callers),
         "cpu_percent": round(100 * (end.cpu - start.cpu) / seconds, 1),
@@ -250,6 +258,12 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
         **conditions.described(),
         **machine(),
     }
+
+
+def real_engines() -> bool:
+    """Tell whether engines of the profile were replaced by ones that compute (`VOICE_ASR=…`)."""
+    chosen = from_process({"profile": "bench"}).settings
+    return {chosen.asr, chosen.llm, chosen.tts} != {"bench"}
 
 
 def _bad(turn: Turn, reply: float) -> bool:

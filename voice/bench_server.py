@@ -16,6 +16,9 @@ import httpx
 STARTED_WITHIN = 900.0
 """Seconds a server may take to be ready: a model of 8 B parameters is read and compiled for."""
 
+CORES = sorted(os.sched_getaffinity(0))
+"""Cores that this process may use, before it keeps to one of them."""
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -73,8 +76,7 @@ def usage(process: int) -> Usage:
 
 def apart() -> tuple[set[int], set[int]]:
     """Return the cores for a server and for its callers: the last one, and the one before."""
-    cores = sorted(os.sched_getaffinity(0))
-    return {cores[-1]}, {cores[-2] if len(cores) > 1 else cores[-1]}
+    return {CORES[-1]}, {CORES[-2] if len(CORES) > 1 else CORES[-1]}
 
 
 @asynccontextmanager
