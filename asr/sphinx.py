@@ -129,16 +129,16 @@ class SphinxStream:
 
     async def hypotheses(self) -> AsyncIterator[Hypothesis]:
         """Yield a hypothesis whenever it changed; end after `finish` or `close`."""
-        shown = Hypothesis()
+        shown = self._latest
         while True:
-            await self._changed.wait()
-            self._changed.clear()
             if self._latest is not shown:
                 shown = self._latest
                 yield shown
-            if self._over:
-                self._changed.set()  # for whoever else listens
+            elif self._over:
                 return
+            else:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def settle(self, deadline: float) -> Hypothesis:
         """Return the words so far as if they were all; it can go on after that.

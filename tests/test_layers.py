@@ -58,7 +58,7 @@ HEAVY = {
     "ray": set(),
     "pocketsphinx": {"asr/sphinx_decoder.py"},
     "ctranslate2": {"asr/whisper_model.py", "llm/ctranslate.py", "llm/convert.py"},
-    "faster_whisper": {"asr/whisper.py", "asr/whisper_model.py", "voice/naive.py"},
+    "faster_whisper": {"asr/whisper_model.py", "voice/naive.py"},
     "aiortc": {
         "voice/webrtc_callers.py",
         *(

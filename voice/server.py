@@ -215,7 +215,7 @@ class Server:
 
     def about(self) -> dict[str, Any]:
         """Return what this server is and what it can honestly do."""
-        better = "voice serve --asr whisper:small  (downloads a model once)"
+        better = "voice models fetch whisper-small, then voice serve --asr whisper:small"
         ears = {"name": self.ears.name, "about": self.ears.about}
         if self.ears.name.startswith("sphinx"):
             ears["better"] = better
