@@ -13,8 +13,12 @@ ROOMS = ("asr", "llm", "tts", "transport", "latency")
 
 CORES = (
     "asr/agreement.py",
+    "asr/batching.py",
     "asr/echo.py",
+    "asr/loudness.py",
+    "asr/mel.py",
     "asr/prosody.py",
+    "asr/whisper_path.py",
     "asr/wording.py",
     "latency/load.py",
     "latency/trace.py",
