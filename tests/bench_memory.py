@@ -51,10 +51,10 @@ def children(process: int) -> list[int]:
 async def whisper(folder: Path, batch: int) -> Measured:
     import ctranslate2  # noqa: F401
     import faster_whisper  # noqa: F401
-    from asr.whisper_options import WhisperOptions
 
     from asr.engine import Listening
     from asr.whisper import Whisper
+    from asr.whisper_options import WhisperOptions
 
     options = WhisperOptions(batch=batch, interval=0, threads=1, window="full")
     imported = resident()
@@ -74,6 +74,7 @@ async def coqui(folder: Path, batch: int) -> Measured:
 
     import_tts()
     import TTS.tts.models.vits  # noqa: F401
+
     from tts.coqui import Coqui
     from tts.coqui_options import CoquiOptions
 

@@ -64,8 +64,9 @@ def whisper(folder: Path) -> Mapping[str, Any]:
     """Encode one window; decode 14 tokens of several."""
     import numpy as np
     from ctranslate2 import StorageView
-    from demos.weights.whisper import make
     from faster_whisper import WhisperModel
+
+    from demos.weights.whisper import make
 
     model = WhisperModel(
         str(make(folder, "tiny")), device="cpu", compute_type="int8", cpu_threads=1

@@ -86,7 +86,10 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--block-size", "32"]
     command += ["--max-num-seqs", "16", "--enable-prompt-tokens-details"]
     # Or a model that was never trained on JSON writes blanks until it runs out of tokens.
-    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    command += [
+        "--structured-outputs-config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    ]
     with log.open("wb") as out:
         server = subprocess.Popen(
             command,
