@@ -157,7 +157,7 @@ async def measure(kind: str, folder: Path, batch: int) -> None:
     room, group = {"whisper": ("asr", "whisper"), "coqui": ("tts", "coqui")}.get(
         kind, ("llm", "vllm")
     )
-    chosen = {room: f"{kind}:{folder}", "max_calls": 1}
+    chosen = {room: f"{kind}:{folder}", "max_calls": batch}
     settings = Settings(**chosen | ({group: options} if options is not None else {}))
     [plan] = planning.plans(settings, [], Device("main memory", 2**40, 2**40, cuda=False))
     needs = {need.what: need.size for need in plan.needs if need.who != "media"}

@@ -155,6 +155,19 @@ def test_half_the_bits_are_half_the_linear_weights() -> None:
     assert kv_bytes(eight) == 65_536
 
 
+def test_no_batch_is_larger_than_there_are_calls() -> None:
+    two = plan(Load(calls=2, asr=EARS, tts=MOUTH), CARD)
+    many = plan(Load(calls=64, asr=EARS, tts=MOUTH), CARD)
+    assert part(many, "asr", "encoder") == 8 * part(two, "asr", "encoder")
+    assert part(many, "tts", "decoder") == 8 * part(two, "tts", "decoder")
+
+
+def test_ears_and_mouth_share_a_process() -> None:
+    both = plan(Load(calls=2, asr=EARS, tts=MOUTH), CARD)
+    alone = plan(Load(calls=2, tts=MOUTH), CARD)
+    assert part(alone, "tts", "process") - part(both, "tts", "process") == needs.CONTEXT
+
+
 def test_what_cannot_fit_is_refused_with_what_would_help() -> None:
     small = Device("NVIDIA L4", 24 * GIB, 23 * GIB, cuda=True)
     made = plan(WHOLE, small)

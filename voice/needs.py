@@ -6,7 +6,7 @@ come out. docs/models.md compares the sums with what was measured.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from voice.weights import Table
@@ -97,7 +97,7 @@ class Voice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is to run on one device, for how many calls."""
+    """What is to run on one device, for how many calls: no batch is larger than that."""
 
     calls: int
     asr: Whisper | None = None
@@ -117,11 +117,14 @@ class Need:
 
 def needs(load: Load, device: Device) -> list[Need]:
     """Return every part of the memory that `load` needs, but vLLM's KV cache."""
-    found = [
-        *(_whisper(load.asr, device.cuda) if load.asr else ()),
-        *(_llm(load.llm, load.calls, device.cuda) if load.llm else ()),
-        *(_voice(load.tts, device.cuda, beside=load.asr is not None) if load.tts else ()),
-    ]
+    found: list[Need] = []
+    if ears := load.asr:
+        found += _whisper(replace(ears, batch=min(ears.batch, load.calls)), device.cuda)
+    if load.llm:
+        found += _llm(load.llm, device.cuda)
+    if mouth := load.tts:
+        few = replace(mouth, batch=min(mouth.batch, load.calls))
+        found += _voice(few, device.cuda, beside=ears is not None)
     if not device.cuda:
         found.append(Need("media", "process", 150 * MIB + load.calls * MIB // 3, _MEDIA))
     return [need for need in found if need.size]
@@ -169,7 +172,7 @@ def _whisper(model: Whisper, cuda: bool) -> list[Need]:
     ]
 
 
-def _llm(model: Llm, calls: int, cuda: bool) -> list[Need]:
+def _llm(model: Llm, cuda: bool) -> list[Need]:
     """Sum up a language model, but for vLLM's KV cache."""
     config = text_config(model.config)
     if model.server == "ctranslate":

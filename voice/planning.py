@@ -12,7 +12,7 @@ from rich.table import Table
 
 from voice import device_facts, memory, models, weights
 from voice.memory import Plan
-from voice.needs import Device, Llm, Load, Voice, Whisper
+from voice.needs import Device, Llm, Load, Voice, Whisper, text_config
 from voice.settings import Settings
 
 
@@ -98,12 +98,13 @@ def _load(settings: Settings, card: bool, *, wanted: bool) -> Load | None:
 
 
 def _mind(name: str, data: Path, options: Any, vllm: bool, card: bool) -> Llm:
+    facts = _facts(name, data)
     kwargs: dict[str, Any] = {}
+    longest = text_config(facts["config"]).get("max_position_embeddings") or 8192
     if options is not None:
         kwargs = {
             "quantization": options.quantization,
             "kv_dtype": options.kv_cache_dtype,
-            "context": options.max_model_len,
             "sequences": options.max_num_seqs,
             "step": options.max_num_batched_tokens,
             "block": options.block_size or (16 if card else 32),
@@ -111,8 +112,8 @@ def _mind(name: str, data: Path, options: Any, vllm: bool, card: bool) -> Llm:
             "parts": options.tensor_parallel * options.pipeline_parallel if card else 1,
             "kv_gib": options.kv_cache_gib,
         }
-    server = "vllm" if vllm else "ctranslate"
-    return Llm(server=server, **_facts(name, data), **kwargs)
+    context = min(longest, options.max_model_len if options is not None else longest)
+    return Llm(server="vllm" if vllm else "ctranslate", context=context, **facts, **kwargs)
 
 
 def _filled(kind: Any, options: Any, facts: Mapping[str, Any], **more: Any) -> Any:
