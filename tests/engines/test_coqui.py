@@ -526,3 +526,23 @@ def test_the_stand_in_is_removed_when_the_import_fails(monkeypatch: pytest.Monke
     with pytest.raises(EngineError, match="install it with"):
         coqui_load.import_tts()
     assert "torchcodec" not in sys.modules
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", ["ljspeech", "cut"])
+async def test_on_a_gpu_in_half_precision_calls_share_steps(
+    folder: Callable[[str], Path], size: str
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    engine = await started(folder(size), CoquiOptions(device="cuda", seed=7))
+    assert engine._model is not None
+    run, shared = engine._model.run, []
+    engine._model.run = lambda speeches: (shared.append(len(speeches)), run(speeches))[1]  # type: ignore[method-assign]
+    spoken = await asyncio.gather(
+        *(collect(engine.speak(stream(BOOKED), "", 0.0)) for _ in range(8))
+    )
+    assert max(shared) == 8
+    assert all(joined(chunks)[1].size for chunks in spoken)
+    assert all(np.isfinite(joined(chunks)[1]).all() for chunks in spoken)
+    await engine.stop()
