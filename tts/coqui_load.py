@@ -86,11 +86,7 @@ def load(folder: Folder, device: Device, options: CoquiOptions) -> Vits | Xtts:
         with torch.inference_mode(False), torch.enable_grad(), _quiet(), _fitting(device):
             _take_over_espeak()
             config = load_config(str(folder.path / "config.json"))
-            for holder in (config, config.model_args):
-                for name in _FILES:
-                    given = getattr(holder, name, None)
-                    if isinstance(given, str) and given and not Path(given).exists():
-                        setattr(holder, name, str(folder.path / Path(given).name))
+            _find_files(config, folder.path)
             if folder.kind == "vits":
                 return _vits(setup_model, config, folder.path, device, options)
             return _xtts(setup_model, config, folder.path, device, options)
@@ -130,6 +126,21 @@ def import_tts() -> tuple[Any, Any]:
         if stub is not None and sys.modules.get("torchcodec") is stub:
             del sys.modules["torchcodec"]
     return load_config, setup_model
+
+
+def _find_files(config: Any, path: Path) -> None:
+    """Look up in the folder what the configuration says is somewhere on another machine."""
+
+    def here(given: str) -> str:
+        return given if Path(given).exists() else str(path / Path(given).name)
+
+    for holder in (config, config.model_args):
+        for name in _FILES:
+            given = getattr(holder, name, None)
+            if given and isinstance(given, str):
+                setattr(holder, name, here(given))
+            elif given:
+                setattr(holder, name, [here(one) for one in given])
 
 
 def _vits(setup_model: Any, config: Any, path: Path, device: Device, options: CoquiOptions) -> Vits:

@@ -330,6 +330,22 @@ def test_phonemes_come_from_the_library(folder: Callable[[str], Path]) -> None:
     assert words[-1].end <= pcm.size
 
 
+def test_a_model_of_several_languages_with_speakers_by_vectors(
+    folder: Callable[[str], Path],
+) -> None:
+    path = folder("tiny-languages")
+    audio = {}
+    for language in ("en", "fr-fr"):
+        model = loaded(path, CoquiOptions(device="cpu", language=language))
+        assert model.voices == ("female-en-5", "male-en-2")
+        model._model.inference_noise_scale = model._model.inference_noise_scale_dp = 0.0
+        speech = begin(model, BOOKED, "male-en-2")
+        (audio[language],) = drive(model, [speech])
+    assert audio["en"].shape != audio["fr-fr"].shape or difference(*audio.values()) > -20
+    with pytest.raises(EngineError, match="is 'de'; this model speaks en, fr-fr, pt-br"):
+        loaded(path, CoquiOptions(device="cpu", language="de"))
+
+
 # Folders
 
 
@@ -497,6 +513,22 @@ async def test_xtts_speaks_with_words_and_ends_a_sentence_that_does_not_end(
     assert all(a.start <= a.end <= b.start for a, b in pairwise(words))
     assert chunks[0].words
     assert pcm.size / engine.rate == pytest.approx(60 * 1024 / 22_050, abs=0.05)
+    await engine.stop()
+
+
+async def test_closing_frees_the_row_of_the_cache(folder: Callable[[str], Path]) -> None:
+    engine = await started(folder("cut"))
+    assert engine._model is not None
+    endless(engine._model, 100)
+    cache = engine._model._cache  # type: ignore[attr-defined]
+    speaking = [engine.speak(stream(BOOKED), "", 0.0) for _ in range(2)]
+    await asyncio.gather(*map(anext, speaking))
+    assert len(cache._free) < cache._rows
+    for one in speaking:
+        await one.aclose()
+    while len(cache._free) < cache._rows:  # within the step that runs
+        await asyncio.sleep(0.01)
+    assert sorted(cache._free) == list(range(cache._rows))
     await engine.stop()
 
 
