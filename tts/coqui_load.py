@@ -78,23 +78,18 @@ def load(folder: Folder, device: Device, options: CoquiOptions) -> Vits | Xtts:
     Raises:
         EngineError: If a package or a file is missing or damaged.
     """
-    api = import_tts()
+    load_config, setup_model = import_tts()
     import torch
 
-    # Outside inference mode, where weights without their normalisation would not be parameters.
-    usual = torch.inference_mode(False), torch.enable_grad()
     try:
-        with usual[0], usual[1], _quiet(), _short_of_nothing(device):
+        # In inference mode weights without their normalisation would not be parameters.
+        with torch.inference_mode(False), torch.enable_grad(), _quiet(), _fitting(device):
             _take_over_espeak()
-            config = api.load_config(str(folder.path / "config.json"))
-            for holder in (config, config.model_args):
-                for name in _FILES:
-                    given = getattr(holder, name, None)
-                    if isinstance(given, str) and given and not Path(given).exists():
-                        setattr(holder, name, str(folder.path / Path(given).name))
+            config = load_config(str(folder.path / "config.json"))
+            _find_files(config, folder.path)
             if folder.kind == "vits":
-                return _vits(api, config, folder.path, device, options)
-            return _xtts(api, config, folder.path, device, options)
+                return _vits(setup_model, config, folder.path, device, options)
+            return _xtts(setup_model, config, folder.path, device, options)
     except EngineError:
         raise
     except FileNotFoundError as error:
@@ -107,8 +102,8 @@ def load(folder: Folder, device: Device, options: CoquiOptions) -> Vits | Xtts:
         raise EngineError(f"{folder.path} does not load: {error!r}") from error
 
 
-def import_tts() -> Any:
-    """Import Coqui's package; returns `load_config` and `setup_model` in a namespace.
+def import_tts() -> tuple[Any, Any]:
+    """Import Coqui's package; returns its `load_config` and its `setup_model`.
 
     On torch 2.9 and later it refuses to be imported without torchcodec, which it needs
     for nothing but reading audio files. A stand-in is there while it looks, and gone
@@ -130,26 +125,39 @@ def import_tts() -> Any:
     finally:
         if stub is not None and sys.modules.get("torchcodec") is stub:
             del sys.modules["torchcodec"]
-    api = ModuleType("coqui")
-    api.load_config, api.setup_model = load_config, setup_model  # type: ignore[attr-defined]
-    return api
+    return load_config, setup_model
 
 
-def _vits(api: Any, config: Any, path: Path, device: Device, options: CoquiOptions) -> Vits:
+def _find_files(config: Any, path: Path) -> None:
+    """Look up in the folder what the configuration says is somewhere on another machine."""
+
+    def here(given: str) -> str:
+        return given if Path(given).exists() else str(path / Path(given).name)
+
+    for holder in (config, config.model_args):
+        for name in _FILES:
+            given = getattr(holder, name, None)
+            if given and isinstance(given, str):
+                setattr(holder, name, here(given))
+            elif given:
+                setattr(holder, name, [here(one) for one in given])
+
+
+def _vits(setup_model: Any, config: Any, path: Path, device: Device, options: CoquiOptions) -> Vits:
     config.model_args.use_speaker_encoder_as_loss = False  # of training alone
     config.model_args.speaker_encoder_model_path = ""
     if config.use_phonemes and not config.phonemizer:
         config.phonemizer = "espeak"
-    model = api.setup_model(config)
+    model = setup_model(config)
     model.load_checkpoint(config, str(_checkpoint(path)), eval=True)
     model.disc = model.posterior_encoder = None  # of training alone, half of the weights
     return Vits(_ready(model, device), device, options)
 
 
-def _xtts(api: Any, config: Any, path: Path, device: Device, options: CoquiOptions) -> Xtts:
+def _xtts(setup_model: Any, config: Any, path: Path, device: Device, options: CoquiOptions) -> Xtts:
     if not (path / "vocab.json").is_file():
         raise EngineError(f"no vocab.json in {path}; copy the whole folder of the model")
-    model = api.setup_model(config)
+    model = setup_model(config)
     model.load_checkpoint(
         config,
         checkpoint_path=str(_checkpoint(path)),
@@ -281,7 +289,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _short_of_nothing(device: Device) -> Iterator[None]:
+def _fitting(device: Device) -> Iterator[None]:
     """Say so if the model does not fit into memory."""
     from tts.torch_device import out_of_memory
 

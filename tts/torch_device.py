@@ -32,10 +32,11 @@ class Device:
             )
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        count = torch.cuda.device_count() if name.startswith("cuda") else 0
-        number = int(name.partition(":")[2] or 0)
-        if name.startswith("cuda") and number >= count:
-            raise EngineError(f"coqui.device is {name!r}, but this machine has {count} GPU(s)")
+        if name != "cpu":
+            number, count = int(name.partition(":")[2] or 0), torch.cuda.device_count()
+            if number >= count:
+                raise EngineError(f"coqui.device is {name!r}, but this machine has {count} GPU(s)")
+            name = f"cuda:{number}"
         self.torch = torch.device(name)
         self.cuda = self.torch.type == "cuda"
         self.dtype = torch.float16 if half and self.cuda else torch.float32

@@ -174,12 +174,12 @@ class Vits:
         spread = torch.exp(torch.gather(logs, 2, index)) * model.inference_noise_scale
         z = (torch.gather(means, 2, index) + z.to(at) * spread) * there
         z = model.flow(z, there, g=g, reverse=True) * there
-        self._device.synchronise()
         for number, (speech, row, answer) in enumerate(zip(speeches, frames, answers, strict=True)):
             if isinstance(answer, EngineError):
                 continue
             speech.latent = self._upsample(z[number : number + 1, :, : int(row.sum())])
             speech.times = word_times.Timed(self._times(speech, row.tolist()))
+        self._device.synchronise()
         return answers
 
     def _durations(self, x: Any, mask: Any, g: Any, lang: Any, noise: Any) -> Any:

@@ -20,6 +20,7 @@ from tts.coqui_options import CoquiOptions
 from tts.engine import EngineError, Pcm
 from tts.torch_device import Device
 from tts.word_times import Paced
+from tts.xtts_cache import Cache
 
 STRIDE = 4
 """Tokens that a step writes at most: 0.19 s of audio. A more urgent call waits that long."""
@@ -105,7 +106,7 @@ class Xtts:
         self._seconds = args.gpt_code_stride_len / args.input_sample_rate
         self._sizes = sizes(options.first, options.longest, self.rate / self.hop)
         self._paces: dict[str, float] = {}
-        self._cache = _Cache(self._gpt, device)
+        self._cache = Cache(self._gpt, device)
 
     def begin(self, text: str, words: Sequence[str], voice: str, seed: int) -> Speech:
         """Turn a piece of text into what the model reads; runs no network."""
@@ -311,82 +312,3 @@ def _lie(places: Any, scale: float, count: int) -> tuple[Any, Any, Any]:
     source = np.maximum((places + 0.5) / scale - 0.5, 0)
     low = np.minimum(np.floor(source).astype(np.int64), count - 1)
     return low, np.minimum(low + 1, count - 1), source - low
-
-
-class _Cache:
-    """The transformer of XTTS, with keys and values of several calls at once.
-
-    It is run from its own layers, as the library's cache wants all calls of a batch to be
-    equally long and to begin and end together.
-    """
-
-    def __init__(self, gpt: Any, device: Device) -> None:
-        self._gpt = gpt
-        self._device = device
-        self._heads = gpt.heads
-        self._width = gpt.model_dim // gpt.heads
-        self._length = gpt.max_prompt_tokens + gpt.max_text_tokens + gpt.max_mel_tokens
-        self._keys: Any = None
-        self._values: Any = None
-        self._free: list[int] = []
-        self._rows = 0
-
-    def take(self, count: int) -> list[int]:
-        """Return rows for `count` calls, making more if need be."""
-        import torch
-
-        missing = count - len(self._free)
-        if missing > 0:
-            more = max(missing, self._rows)  # doubling: seldom copied
-            shape = (len(self._gpt.gpt.h), more, self._heads, self._length, self._width)
-            new = [
-                torch.zeros(shape, dtype=self._device.dtype, device=self._device.torch)
-                for _ in range(2)
-            ]
-            if self._rows:
-                new = [
-                    torch.cat(pair, 1) for pair in zip((self._keys, self._values), new, strict=True)
-                ]
-            self._keys, self._values = new
-            self._free += range(self._rows, self._rows + more)
-            self._rows += more
-        taken, self._free = self._free[:count], self._free[count:]
-        return taken
-
-    def release(self, row: int) -> None:
-        """Take a row back; -1 is none."""
-        if row >= 0:
-            self._free.insert(0, row)
-
-    def forward(self, x: Any, rows: Sequence[int], starts: Sequence[int]) -> Any:
-        """Run (batch, new, dim) through all layers; row `i` goes on at `starts[i]`.
-
-        More than one new position only where all start at 0.
-        """
-        import torch
-        from torch.nn.functional import scaled_dot_product_attention
-
-        batch, new, dim = x.shape
-        at = self._device.torch
-        longest = max(starts) + new
-        row = torch.tensor(rows, device=at)
-        place = torch.tensor(starts, device=at)
-        mask = (torch.arange(longest, device=at) <= place[:, None])[:, None, None]
-        single = slice(rows[0], rows[0] + 1) if batch == 1 else row
-        for number, layer in enumerate(self._gpt.gpt.h):
-            keys, values = self._keys[number], self._values[number]
-            parts = layer.attn.c_attn(layer.ln_1(x)).split(dim, dim=2)
-            query, key, value = (
-                part.view(batch, new, self._heads, self._width).transpose(1, 2) for part in parts
-            )
-            if new == 1:
-                keys[row, :, place] = key[:, :, 0]
-                values[row, :, place] = value[:, :, 0]
-                seen = keys[single, :, :longest], values[single, :, :longest]
-                out = scaled_dot_product_attention(query, *seen, attn_mask=mask)
-            else:
-                keys[row, :, :new], values[row, :, :new] = key, value
-                out = scaled_dot_product_attention(query, key, value, is_causal=True)
-            x = x + layer.attn.c_proj(out.transpose(1, 2).reshape(batch, new, dim))
-            x = x + layer.mlp(layer.ln_2(x))
-        return self._gpt.gpt.ln_f(x)

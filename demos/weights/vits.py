@@ -15,10 +15,10 @@ from typing import Any
 
 from tts.coqui_load import import_tts
 
-SIZES = ("tiny", "tiny-phonemes", "tiny-speakers", "ljspeech", "vctk")
-"""tiny: a fraction of a million parameters, for tests; -phonemes: reads espeak's phonemes;
--speakers: three of them. ljspeech: the published model's shape, 83 M with its discriminator,
-one speaker. vctk: the same with 109."""
+SIZES = ("tiny", "tiny-phonemes", "tiny-speakers", "tiny-languages", "ljspeech", "vctk")
+"""tiny: 1.5 M parameters, for tests; -phonemes: reads espeak's phonemes; -speakers: three of
+them; -languages: three, and speakers by vectors, as YourTTS has. ljspeech: the published model's
+shape, 83 M with its discriminator, one speaker. vctk: the same with 109."""
 
 _TINY = {
     "hidden_channels": 32,
@@ -58,6 +58,8 @@ def make(folder: Path, size: str) -> Path:
         ids = {f"VCTK_p{225 + number}": number for number in range(names)}
         speakers.write_text(json.dumps(ids, indent=1))
         args |= {"use_speaker_embedding": True, "speakers_file": str(speakers)}
+    if size == "tiny-languages":
+        args |= _yourtts(folder)
     config = VitsConfig(
         model_args=VitsArgs(**args),
         run_name=f"random-{size}",
@@ -78,9 +80,31 @@ def make(folder: Path, size: str) -> Path:
         config.phoneme_language, config.text_cleaner = "en-us", "phoneme_cleaners"
     if names:
         config.model_args.speakers_file = "speaker_ids.json"
+    if size == "tiny-languages":
+        config.model_args.d_vector_file = ["elsewhere/speakers.json"]
+        config.model_args.language_ids_file = "elsewhere/language_ids.json"
     config.save_json(str(folder / "config.json"))
     _save({"model": model.state_dict(), "config": config.to_dict(), "step": 0}, weights)
     return folder
+
+
+def _yourtts(folder: Path) -> dict[str, Any]:
+    """Write the tables of speakers and languages, and return what refers to them."""
+    import torch
+
+    vectors = {
+        f"clip_{number}.wav": {"name": name, "embedding": torch.randn(16).tolist()}
+        for number, name in enumerate(("female-en-5", "male-en-2", "male-en-2"))
+    }
+    (folder / "speakers.json").write_text(json.dumps(vectors))
+    (folder / "language_ids.json").write_text(json.dumps({"en": 0, "fr-fr": 1, "pt-br": 2}))
+    return {
+        "use_d_vector_file": True,
+        "d_vector_file": [str(folder / "speakers.json")],
+        "d_vector_dim": 16,
+        "use_language_embedding": True,
+        "language_ids_file": str(folder / "language_ids.json"),
+    }
 
 
 def _liven(model: Any) -> None:
@@ -100,6 +124,10 @@ def _liven(model: Any) -> None:
         for flow in model.flow.flows:
             flow.post.weight.normal_(0, 0.05)
         speaker = {"speaker_ids": torch.zeros(1, dtype=torch.long)}
+        if model.args.use_d_vector_file:
+            speaker = {"d_vectors": torch.randn(1, model.args.d_vector_dim)}
+        if model.args.use_language_embedding:
+            speaker["language_ids"] = torch.zeros(1, dtype=torch.long)
         ids = torch.arange(60)[None]
         model.eval()
         level(model.waveform_decoder, lambda: model.inference(ids, speaker)["model_outputs"])

@@ -12,8 +12,8 @@ from demos.weights.vits import level
 from tts.coqui_load import import_tts
 
 SIZES = ("cut", "full")
-"""cut: some 31 M parameters, a transformer of 4 layers before the real decoder. full: the
-shape of XTTS v2, 467 M."""
+"""cut: 34 M parameters, a transformer of 4 layers before the real decoder. full: the
+shape of XTTS v2, 482 M."""
 
 _CUT = {"gpt_layers": 4, "gpt_n_model_channels": 256, "gpt_n_heads": 4, "decoder_input_dim": 256}
 

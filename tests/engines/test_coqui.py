@@ -330,6 +330,22 @@ def test_phonemes_come_from_the_library(folder: Callable[[str], Path]) -> None:
     assert words[-1].end <= pcm.size
 
 
+def test_a_model_of_several_languages_with_speakers_by_vectors(
+    folder: Callable[[str], Path],
+) -> None:
+    path = folder("tiny-languages")
+    audio = {}
+    for language in ("en", "fr-fr"):
+        model = loaded(path, CoquiOptions(device="cpu", language=language))
+        assert model.voices == ("female-en-5", "male-en-2")
+        model._model.inference_noise_scale = model._model.inference_noise_scale_dp = 0.0
+        speech = begin(model, BOOKED, "male-en-2")
+        (audio[language],) = drive(model, [speech])
+    assert audio["en"].shape != audio["fr-fr"].shape or difference(*audio.values()) > -20
+    with pytest.raises(EngineError, match="is 'de'; this model speaks en, fr-fr, pt-br"):
+        loaded(path, CoquiOptions(device="cpu", language="de"))
+
+
 # Folders
 
 
@@ -500,6 +516,22 @@ async def test_xtts_speaks_with_words_and_ends_a_sentence_that_does_not_end(
     await engine.stop()
 
 
+async def test_closing_frees_the_row_of_the_cache(folder: Callable[[str], Path]) -> None:
+    engine = await started(folder("cut"))
+    assert engine._model is not None
+    endless(engine._model, 100)
+    cache = engine._model._cache  # type: ignore[attr-defined]
+    speaking = [engine.speak(stream(BOOKED), "", 0.0) for _ in range(2)]
+    await asyncio.gather(*map(anext, speaking))
+    assert len(cache._free) < cache._rows
+    for one in speaking:
+        await one.aclose()
+    while len(cache._free) < cache._rows:  # within the step that runs
+        await asyncio.sleep(0.01)
+    assert sorted(cache._free) == list(range(cache._rows))
+    await engine.stop()
+
+
 async def test_a_recording_in_the_folder_is_a_voice(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -526,3 +558,23 @@ def test_the_stand_in_is_removed_when_the_import_fails(monkeypatch: pytest.Monke
     with pytest.raises(EngineError, match="install it with"):
         coqui_load.import_tts()
     assert "torchcodec" not in sys.modules
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", ["ljspeech", "cut"])
+async def test_on_a_gpu_in_half_precision_calls_share_steps(
+    folder: Callable[[str], Path], size: str
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    engine = await started(folder(size), CoquiOptions(device="cuda", seed=7))
+    assert engine._model is not None
+    run, shared = engine._model.run, []
+    engine._model.run = lambda speeches: (shared.append(len(speeches)), run(speeches))[1]  # type: ignore[method-assign]
+    spoken = await asyncio.gather(
+        *(collect(engine.speak(stream(BOOKED), "", 0.0)) for _ in range(8))
+    )
+    assert max(shared) == 8
+    assert all(joined(chunks)[1].size for chunks in spoken)
+    assert all(np.isfinite(joined(chunks)[1]).all() for chunks in spoken)
+    await engine.stop()
