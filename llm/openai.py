@@ -9,7 +9,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
-from itertools import count, takewhile
+from itertools import takewhile
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -41,6 +42,9 @@ REST = 0.2
 
 LINE = 1 << 20
 """The longest line of an answer, in bytes: a chunk of chat has a few hundred."""
+
+TOO_LONG = ("context", "reduce the length")
+"""How servers say that a prompt is too long: vLLM, SGLang, llama.cpp, OpenAI; Groq."""
 
 _RENAMED = {"stream_options": None, "temperature": None, "max_tokens": "max_completion_tokens"}
 """Settings that some servers refuse, and what they want instead."""
@@ -75,7 +79,6 @@ class OpenAI:
         self._timeout = httpx.Timeout(timeout, connect=min(CONNECT, timeout))
         self._client: httpx.AsyncClient | None = None
         self._changed: dict[str, str | None] = {}
-        self._calls = count(1)
 
     async def start(self) -> None:
         """Connect, check the key and find the model.
@@ -155,8 +158,8 @@ class OpenAI:
                 "json_schema": {"name": "answer", "schema": schema, "strict": True},
             }
         while True:
-            for name, instead in self._changed.items():
-                value = body.pop(name, None)
+            for name in self._changed.keys() & body.keys():
+                value, instead = body.pop(name), self._changed[name]
                 if instead:
                     body[instead] = value
             try:
@@ -168,7 +171,9 @@ class OpenAI:
             except _StatusError as error:
                 if error.status not in (400, 422):
                     raise
-                if "context" in str(error).lower() and (shorter := _shorter(items)):
+                if any(words in str(error).lower() for words in TOO_LONG):
+                    if not (shorter := _shorter(items)):
+                        raise
                     items, body["messages"] = shorter, messages(shorter)
                     continue
                 refused = [name for name in _RENAMED if name in body and name in str(error)]
@@ -249,7 +254,8 @@ class OpenAI:
         self, response: httpx.Response, began: Callable[[], None]
     ) -> AsyncGenerator[Piece, None]:
         """Read the answer's server-sent events."""
-        chunks = Chunks(self.name, lambda: f"call_{next(self._calls)}")
+        # The number of an upstream's own would come twice in a call that two of them answer.
+        chunks = Chunks(self.name, lambda: f"call_{token_hex(6)}")
         async with aclosing(self._events(response)) as events:
             async for data in events:
                 words = chunks.push(data)
@@ -349,7 +355,7 @@ class Thread:
 class _StatusError(EngineError):
     """The server answered with an error status."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
 

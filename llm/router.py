@@ -64,7 +64,9 @@ def servers(
     engines = []
     for address in addresses.split(","):
         url, _, own = address.strip().partition("|")
-        engines.append(OpenAI(url, own or model, key, timeout=policy.patience))
+        # Its timeout must not meet the end of patience: httpx closes a connection then, and
+        # being cancelled while it does so leaves it open.
+        engines.append(OpenAI(url, own or model, key, timeout=policy.patience + 1.0))
     return Router(engines, policy)
 
 
@@ -185,7 +187,8 @@ class Router:
         """Probe who is out of service until nobody is."""
         clock = asyncio.get_running_loop().time
         while (at := self.upstreams.probe_at) is not None:
-            await asyncio.sleep(max(at - clock(), 0.0))
+            # Another one may go out meanwhile and be due before.
+            await asyncio.sleep(min(max(at - clock(), 0.0), self.upstreams.policy.rest))
             await asyncio.gather(*map(self._probe, self.upstreams.probe(clock())))
         self._mending = None
         self.watch()

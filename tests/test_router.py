@@ -356,6 +356,24 @@ async def test_one_that_keeps_failing_is_left_alone_until_a_probe_succeeds(
     assert "500: not now" in said[0]
 
 
+async def test_a_long_rest_of_one_does_not_delay_the_probe_of_another(a: Server, b: Server) -> None:
+    async with routing(a, b) as router:
+        first, second = router.upstreams.all
+        a.mode = "500"
+        first.put_out(0.0)
+        first.rested = asyncio.get_running_loop().time() + 60.0
+        router.watch()
+        await asyncio.sleep(0.01)  # until somebody waits for that
+        b.mode = "500"
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await answer(router)
+        assert second.breaker is Breaker.OPEN
+        b.mode = "well"
+        await until(lambda: second.breaker is Breaker.CLOSED)
+        assert await answer(router) == FROM_B
+
+
 async def test_one_that_hangs_is_waited_for_three_times_only(a: Server, b: Server) -> None:
     async with routing(a, b, policy=HASTY) as router:
         a.mode = "silent"
