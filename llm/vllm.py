@@ -58,6 +58,8 @@ class Vllm:
         self.about = f"The language model {Path(model).name} on vLLM."
         self.failed = asyncio.Event()
         self.load = Load()
+        self.prefills = options.stream_prompt
+        """Whether it gains by reading the caller's words before the turn's end."""
         self._model = model
         self._options = options
         self._loaded: Loaded | None = None

@@ -29,10 +29,14 @@ CORES = (
     "tts/chunking.py",
     "tts/loudness.py",
     "tts/phrases.py",
+    "tts/voice_output.py",
+    "tts/word_times.py",
+    "voice/catalogue.py",
     "voice/context.py",
     "voice/engine_wire.py",
     "voice/interruption.py",
     "voice/memory.py",
+    "voice/needs.py",
     "voice/prefill.py",
     "voice/schedule.py",
     "voice/turn.py",
@@ -54,7 +58,10 @@ HEAVY = {
     "torch": {
         "asr/whisper_torch.py",
         "voice/naive.py",
-        *(f"tts/{part}.py" for part in ("coqui_load", "torch_device", "vits", "xtts")),
+        *(
+            f"tts/{part}.py"
+            for part in ("coqui_load", "torch_device", "vits", "xtts", "xtts_cache")
+        ),
     },
     "vllm": {"llm/vllm.py", "llm/vllm_load.py"},
     "TTS": {"tts/coqui_load.py", "voice/naive.py"},

@@ -12,8 +12,8 @@ from contextlib import aclosing, suppress
 from tts import coqui_load, licences
 from tts.chunking import Piece, pieces
 from tts.coqui_options import CoquiOptions
-from tts.coqui_worker import Job, Model, Turns, Worker
-from tts.engine import Chunk, EngineError
+from tts.coqui_worker import Job, Model, Worker
+from tts.engine import Chunk, EngineError, Turns
 from tts.loudness import LeadingSilence, Leveller
 from tts.torch_device import Device
 from tts.voice_output import Output

@@ -17,22 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from tts.chunking import Piece
-from tts.engine import Chunk, EngineError, Pcm
+from tts.engine import Chunk, EngineError, Pcm, Turns
 from tts.torch_device import out_of_memory
 from tts.voice_output import Output
-
-
-class Turns(Protocol):
-    """Who may use the device now, among the engines that share it."""
-
-    def turn(
-        self, kind: str, deadline: float | Callable[[], float], cost: float
-    ) -> AbstractContextManager[None]:
-        """Block this thread until the device may do work of `kind`; hold the device inside.
-
-        `deadline` (`time.monotonic` seconds) is when its result is wanted, or a function that
-        tells it, asked again while this thread waits. `cost` is about how many seconds it takes.
-        """
 
 
 class Model(Protocol):

@@ -36,7 +36,7 @@ def phonemes(text: str, language: str) -> str:
     buffer = ctypes.create_string_buffer(text.replace("\0", " ").encode(errors="replace"))
     place = ctypes.c_void_p(ctypes.addressof(buffer))
     clauses = []
-    with speak_lib._lock:  # the library has one state for all
+    with speak_lib.lock:  # the library has one state for all
         if library.espeak_SetVoiceByName(name.encode()):
             raise EngineError(
                 f"espeak-ng has no language {language!r}, which this model's phonemes need;"

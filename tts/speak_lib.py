@@ -40,7 +40,7 @@ _UTF8 = 1
 _RATE_PARAMETER = 1
 _WORD = 1
 
-_lock = threading.Lock()
+lock = threading.Lock()
 
 
 class _Id(ctypes.Union):
@@ -80,7 +80,7 @@ def load() -> ctypes.CDLL:
         data = Path(espeakng_loader.get_data_path())
     except (ImportError, OSError) as error:
         raise EngineError(f"espeak-ng does not load: {error}; {again}") from error
-    with _lock:
+    with lock:
         rate = library.espeak_Initialize(_SYNCHRONOUS, BUFFER, str(data).encode(), _DO_NOT_EXIT)
         if rate != RATE:
             raise EngineError(
@@ -117,7 +117,7 @@ def synthesise(text: str, voice: str, speed: int, receive: Receive) -> None:
     library = load()
     kept = _Callback(callback)  # the library keeps only its address
     encoded = text.replace("\0", " ").encode(errors="replace")
-    with _lock:
+    with lock:
         library.espeak_SetVoiceByName(voice.encode())
         library.espeak_SetParameter(_RATE_PARAMETER, speed, 0)
         library.espeak_SetSynthCallback(kept)

@@ -112,7 +112,7 @@ def card(gpus: list[Gpu], *, needs_cublas: bool) -> list[Finding]:
             "cannot be loaded: CTranslate2 needs it on the GPU, beside the CUDA 13 of torch and "
             "vLLM; without it Whisper runs on torch",
             "pip install nvidia-cublas-cu12"
-            + (", or --whisper.backend auto" if needs_cublas else ""),
+            + (", or unset VOICE_WHISPER_BACKEND" if needs_cublas else ""),
         ),
     ]
 
@@ -135,10 +135,8 @@ def traps(*, needed: bool) -> list[Finding]:
 
 def techniques() -> list[Finding]:
     """Say which of vLLM's techniques this machine can run; nothing where there is no vLLM."""
-    try:
-        from llm.vllm_techniques import TECHNIQUES, machine, supported
-    except ImportError:  # until that file is merged
-        return []
+    from llm.vllm_techniques import TECHNIQUES, machine, supported
+
     if not (facts := machine()).vllm:
         return []
     able: list[str] = []

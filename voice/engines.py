@@ -24,9 +24,6 @@ EARS = ("sphinx", "whisper:MODEL", "fake", "bench")
 MINDS = ("embedded", "ctranslate:MODEL", "vllm:MODEL", "openai:URL", "fake", "bench")
 MOUTHS = ("espeak", "coqui:MODEL", "fake", "bench")
 
-DEVICE = Make("voice.device:Device")
-"""What ears and mouth of one process share a device by, with a mind beside them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Engines:
@@ -74,8 +71,13 @@ def _speech(settings: Settings) -> EngineProcess | None:
             names.append(settings.tts)
     if not makes:
         return None
-    within = settings.engine_start
-    return EngineProcess(" and ".join(names), makes, turns=DEVICE, start_within=within)
+    order = Make("voice.schedule:Schedule", keywords={"slots": settings.device_slots})
+    return EngineProcess(
+        " and ".join(names),
+        makes,
+        turns=Make("voice.device:Device", (order,)),
+        start_within=settings.engine_start,
+    )
 
 
 def _of_model(target: str, model: str, settings: Settings, options: object) -> Make:

@@ -13,7 +13,7 @@ import uvicorn
 from rich.console import Console
 
 from transport.websocket_wire import Wire
-from voice import __version__
+from voice import __version__, planning
 from voice.http_api import create_app
 from voice.server import Server
 from voice.settings import Settings
@@ -96,7 +96,11 @@ async def serve(settings: Settings, console: Console) -> None:
         OSError: If the port cannot be had.
         RuntimeError: If an engine cannot start.
     """
-    server = Server(settings)
+    plans = planning.of_machine(settings)
+    planning.show(console, plans)
+    for plan in plans:
+        plan.check()
+    server = Server(planning.applied(settings, plans))
     with contextlib.closing(listen(settings.host, settings.port)) as opened:
         port = opened.getsockname()[1]
         web = Web(server)

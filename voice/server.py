@@ -81,7 +81,8 @@ class Server:
         Raises:
             RuntimeError: If an engine cannot start; the message names the remedy.
         """
-        await asyncio.gather(self.ears.start(), self.mind.start(), self.mouth.start())
+        await asyncio.gather(self.ears.start(), self.mouth.start())
+        await self.mind.start()  # last: vLLM measures what memory the others leave
         for rate in (*websocket.RATES, SPEAKING_RATE):  # the first use of each is slow
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))
         self._crew = Crew(

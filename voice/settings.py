@@ -149,6 +149,8 @@ class Settings:
         language: Language of the callers, a BCP 47 tag, or "auto" for ears that find it out. A
             call may choose another.
         engine_start: Seconds that an engine process may take to load its models.
+        device_slots: Steps of ears and mouth that may be on their device at once. Of two or more,
+            the last is kept for what is urgent; a CPU has none to spare.
         asr_processes: Processes that decode speech.
         asr_decoders: Decoders in each of them, shared by all calls.
         data: Directory for the database and the call logs.
@@ -174,6 +176,7 @@ class Settings:
     voice: str = ""
     language: str = "en"
     engine_start: float = 600.0
+    device_slots: int = 1
     asr_processes: int = 1
     asr_decoders: int = 4
     data: str = "var"
@@ -191,6 +194,7 @@ class Settings:
         within("asr_decoders", self.asr_decoders, 1, 64)
         within("max_calls", self.max_calls, 1, 100_000)
         within("tool_timeout", self.tool_timeout, 0.1, 60.0, "s")
+        within("device_slots", self.device_slots, 1, 16)
         within("engine_start", self.engine_start, 1.0, 86_400.0, "s")
         SessionSettings(language=self.language)
         if self.tool_timeout >= self.turn.longest_stall:
@@ -231,6 +235,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "llm": "vllm:qwen3-8b",
         "tts": "coqui:vits-vctk",
         "max_calls": 64,
+        "device_slots": 2,
     },
 }
 """What each profile sets where nothing else is said. "bench" swaps the engines for fixed delays,

@@ -5,13 +5,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from voice.context import Entry
 from voice.hearing import Words
 
 Item = TypeVar("Item")
 Stage = Literal["asr", "llm", "tts"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(slots=True)
@@ -30,14 +31,18 @@ class Spent:
     @property
     def total(self) -> float:
         """All of it, in seconds."""
-        return self.asr + self.llm + self.tts
+        return sum(max(0.0, getattr(self, stage)) for stage in STAGES)
 
     def rounded(self) -> dict[str, float]:
         """Return the seconds by stage, for a log."""
-        return {stage: round(getattr(self, stage), 4) for stage in ("asr", "llm", "tts")}
+        return {stage: round(max(0.0, getattr(self, stage)), 4) for stage in STAGES}
 
     def add(self, stage: Stage, seconds: float) -> None:
-        """Add engine time; negative to take back what was counted for another stage."""
+        """Add engine time; negative to take back what was counted for another stage.
+
+        A mouth in another process asks for its next phrase while nobody waits for its sound:
+        so more may be taken back than was counted, and no stage is told as less than nothing.
+        """
         setattr(self, stage, getattr(self, stage) + seconds)
 
 
