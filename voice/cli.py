@@ -31,7 +31,8 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1)
 Port = Annotated[int | None, typer.Option(help="Port to listen on (8000), 0 for a free one.")]
 Ears = Annotated[str | None, typer.Option(help="Ears: sphinx, whisper:MODEL, fake.")]
 Mind = Annotated[
-    str | None, typer.Option(help="Mind: embedded, ctranslate:MODEL, vllm:MODEL, openai:URL, fake.")
+    str | None,
+    typer.Option(help="Mind: embedded, ctranslate:MODEL, vllm:MODEL, openai:URL[,URL], fake."),
 ]
 Mouth = Annotated[str | None, typer.Option(help="Mouth: espeak, coqui:MODEL, fake.")]
 AgentFolder = Annotated[str | None, typer.Option(help="Folder of the agent that answers.")]

@@ -5,14 +5,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 from voice.context import Entry
 from voice.hearing import Words
 
 Item = TypeVar("Item")
 Stage = Literal["asr", "llm", "tts"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(slots=True)
@@ -31,11 +30,11 @@ class Spent:
     @property
     def total(self) -> float:
         """All of it, in seconds."""
-        return sum(max(0.0, getattr(self, stage)) for stage in STAGES)
+        return max(0.0, self.asr) + max(0.0, self.llm) + max(0.0, self.tts)
 
     def rounded(self) -> dict[str, float]:
         """Return the seconds by stage, for a log."""
-        return {stage: round(max(0.0, getattr(self, stage)), 4) for stage in STAGES}
+        return {stage: round(max(0.0, getattr(self, stage)), 4) for stage in ("asr", "llm", "tts")}
 
     def add(self, stage: Stage, seconds: float) -> None:
         """Add engine time; negative to take back what was counted for another stage.
