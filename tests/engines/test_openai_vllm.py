@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from llm.router import Router, servers
 from llm.upstreams import Breaker, UnavailableError
 from voice.agent import load
 
-pytest.importorskip("vllm", reason="vLLM is not installed; `make test-engines` installs it")
+if find_spec("vllm") is None:  # only the server imports it: that takes 20 s
+    pytest.skip("vLLM is not installed; `make test-engines` installs it", allow_module_level=True)
 
 pytestmark = pytest.mark.timeout(500)  # the server is up after 40 to 180 s
 
@@ -86,7 +88,10 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--block-size", "32"]
     command += ["--max-num-seqs", "16", "--enable-prompt-tokens-details"]
     # Or a model that was never trained on JSON writes blanks until it runs out of tokens.
-    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    command += [
+        "--structured-outputs-config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    ]
     with log.open("wb") as out:
         server = subprocess.Popen(
             command,
