@@ -239,7 +239,7 @@ def environment(options: VllmOptions, cores: Sequence[int]) -> dict[str, str]:
     parts = options.tensor_parallel * options.pipeline_parallel * options.data_parallel
     settings = {
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if parts == 1:
