@@ -23,6 +23,7 @@ CORES = (
     "latency/load.py",
     "latency/trace.py",
     "latency/waterfall.py",
+    "llm/chunks.py",
     "llm/upstreams.py",
     "transport/jitter.py",
     "transport/rtp.py",

@@ -21,7 +21,7 @@ from voice.models import folder
 from voice.settings import Settings
 
 EARS = ("sphinx", "whisper:MODEL", "fake", "bench")
-MINDS = ("embedded", "ctranslate:MODEL", "vllm:MODEL", "openai:URL", "fake", "bench")
+MINDS = ("embedded", "ctranslate:MODEL", "vllm:MODEL", "openai:URL[|MODEL][,URL…]", "fake", "bench")
 MOUTHS = ("espeak", "coqui:MODEL", "fake", "bench")
 
 
@@ -130,10 +130,10 @@ def _mind(settings: Settings, who: Agent, speech: EngineProcess | None) -> llm.e
                 settings.llm, {"mind": make}, start_within=settings.engine_start
             )
             return RemoteMind(process, settings.llm, beside=speech)
-        case ["openai", url] if url:
-            from llm.openai import OpenAI
+        case ["openai", addresses] if addresses:
+            from llm.router import servers
 
-            return OpenAI(url, settings.llm_model, settings.llm_key)
+            return servers(addresses, settings.llm_model, settings.llm_key)
         case ["fake"]:
             from llm.fake import Fake
 

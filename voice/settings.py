@@ -141,7 +141,7 @@ class Settings:
         asr: Ears: "sphinx", "whisper:MODEL" or "fake". A MODEL is a directory, or the name of
             one that `voice models fetch` has brought.
         llm: Mind: "embedded" (the agent's own model), "ctranslate:MODEL", "vllm:MODEL",
-            "openai:URL" or "fake".
+            "openai:URL[,URL…]" or "fake".
         llm_model: Model to ask an OpenAI-compatible server for, "" for its first.
         llm_key: That server's key.
         tts: Mouth: "espeak", "coqui:MODEL" or "fake".
