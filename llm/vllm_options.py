@@ -237,7 +237,11 @@ def environment(options: VllmOptions, cores: Sequence[int]) -> dict[str, str]:
     beside vLLM's scheduler; several parts share `cores`.
     """
     parts = options.tensor_parallel * options.pipeline_parallel * options.data_parallel
-    settings = {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    settings = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     if parts == 1:
         alone = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         return settings | alone

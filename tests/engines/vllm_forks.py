@@ -5,6 +5,7 @@ A line of JSON on stdin is what to run, {"model": ..., "options": {...}, "prompt
 "cached": [n, ...], "drafted": n, "accepted": n} or {"error": ...}. The prompts go one by one.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
 }
 
-LONGEST = 120
+LONGEST = 240
 """Seconds that one run may take."""
 
 
@@ -61,6 +62,7 @@ def forked(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("r") as result:
         child = os.fork()
         if not child:
+            faulthandler.dump_traceback_later(LONGEST - 10)  # where it hangs, to the log
             signal.alarm(LONGEST)
             try:
                 found = run(job)
