@@ -75,6 +75,9 @@ def make_eagle3(folder: Path, target: Path) -> Path:
 
     def fill(into: Path) -> None:
         config = json.loads((target / "config.json").read_text())
+        layers = config["num_hidden_layers"]
+        read = [1, layers // 2, layers - 2]  # the layers of the target whose output it takes
+        config |= {"eagle_config": {"eagle_aux_hidden_state_layer_ids": read}}
         config |= {"architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 1}
         config |= {"draft_vocab_size": config["vocab_size"], "tie_word_embeddings": False}
         draw, hidden, inner = Draw(2), config["hidden_size"], config["intermediate_size"]

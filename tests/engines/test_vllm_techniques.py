@@ -133,7 +133,8 @@ def test_a_smaller_kv_cache_answers(vllm: Forks, kind: str) -> None:
 
 
 def test_weights_made_fp8_while_loading_answer(vllm: Forks) -> None:
-    vllm.run(options={"quantization": "fp8_per_channel", "dtype": "bfloat16"})
+    options = {"quantization": "fp8_per_channel", "dtype": "bfloat16"}
+    vllm.run(options=options, prompts=[prompt(1, 8)], tokens=2)  # seconds a prompt without AMX
 
 
 @pytest.mark.parametrize("kind", ["int8", "awq", "gptq"])
