@@ -359,7 +359,7 @@ async def test_a_model_that_vllm_does_not_know_is_an_error_that_says_so(
 
 
 async def test_a_model_too_big_for_the_memory_is_refused_before_it_loads(model: Path) -> None:
-    with pytest.raises(EngineError, match=r"does not fit: 0\.0 GiB of weights and 9999\.0 GiB"):
+    with pytest.raises(EngineError, match=r"does not fit: 0\.1 GiB of weights and 9999\.0 GiB"):
         await Vllm(str(model), VllmOptions(kv_cache_gib=9999)).start()
 
 
