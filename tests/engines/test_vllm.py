@@ -363,6 +363,11 @@ async def test_a_model_too_big_for_the_memory_is_refused_before_it_loads(model: 
         await Vllm(str(model), VllmOptions(kv_cache_gib=9999)).start()
 
 
+async def test_a_technique_that_the_machine_lacks_is_refused_before_it_loads(model: Path) -> None:
+    with pytest.raises(EngineError, match=r"cannot load .* as asked: pipeline parallelism"):
+        await Vllm(str(model), VllmOptions(pipeline_parallel=64)).start()
+
+
 async def test_an_engine_that_does_not_run_says_so(model: Path) -> None:
     idle = Vllm(str(model))
     thread = idle.open([Message("user", "hello")], [])

@@ -1,5 +1,6 @@
 """Every technique that vLLM can run on a CPU, run: a random Llama, a few seconds each."""
 
+import asyncio
 import json
 import random
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 pytest.importorskip("vllm")
 
 from demos.weights import llama, llama_variants
+from llm.engine import Message, Params, Usage
+from llm.vllm import Vllm
+from llm.vllm_options import VllmOptions
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -169,21 +173,42 @@ def test_one_process_reads_the_prompt_and_another_answers(
     assert second["answers"] == plain["answers"][:1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["tensor", "data"])
-async def test_two_processes_share_a_model(model: Path, kind: str) -> None:
-    from llm.engine import Message, Params, Usage
-    from llm.vllm import Vllm
-    from llm.vllm_options import VllmOptions
-
-    parts = {"tensor_parallel": 2} if kind == "tensor" else {"data_parallel": 2}
-    options = VllmOptions(dtype="float32", max_model_len=1024, kv_cache_gib=0.125, **parts)
+async def answers(model: Path, options: VllmOptions) -> None:
+    """Load the model in processes of its own and let it answer a streamed prompt."""
     mind = Vllm(str(model), options)
     await mind.start()
     try:
         thread = mind.open([Message("user", "hello")], [])
         thread.append("you")
+        await asyncio.sleep(0.2)
         *_, usage = [piece async for piece in thread.generate(Params(max_tokens=8), 0.0)]
-        assert isinstance(usage, Usage) and usage.completion == 8
+        assert isinstance(usage, Usage)
+        assert usage.completion == 8
     finally:
         await mind.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tensor_parallel", "data_parallel"])
+async def test_two_processes_share_a_model(model: Path, kind: str) -> None:
+    small: Job = {"dtype": "float32", "max_model_len": 1024, "kv_cache_gib": 0.125}
+    await answers(model, VllmOptions(**small, **{kind: 2}))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cuda_graphs": "off"},
+        {"cuda_graphs": "full_and_piecewise"},
+        {"quantization": "fp8"},
+        {"quantization": "fp8_per_channel"},
+        {"kv_cache_dtype": "fp8"},
+        {"kv_offload_gib": 1.0},
+        {"speculation": "ngram"},
+    ],
+    ids=str,
+)
+async def test_a_gpu_answers(model: Path, options: Job) -> None:
+    await answers(model, VllmOptions(max_model_len=1024, gpu_memory_utilization=0.3, **options))
