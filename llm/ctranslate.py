@@ -152,6 +152,10 @@ class Thread:
         """Yield the answer as it is written; see `llm.engine.Thread`."""
         if self._closed:
             return
+        if params.schema is not None or params.adapter:
+            raise EngineError(
+                f"{self._engine.name} knows neither schemas nor adapters; use vllm: or openai:"
+            )
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | EngineError | None] = asyncio.Queue()
 

@@ -152,7 +152,9 @@ class OpenAI:
         }
         if tools:
             body["tools"] = functions(tools)
-        if schema := getattr(params, "schema", None):
+        if params.adapter:
+            body["model"] = params.adapter  # what vLLM calls an adapter that it serves
+        if (schema := params.schema) is not None:
             body["response_format"] = {
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": schema, "strict": True},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,32 @@ async def test_a_server_that_stops_says_so_to_its_callers(tmp_path: Path) -> Non
     except ConnectionClosed:
         pass
     assert reasons == ["shutdown"]
+
+
+class Adapted(FakeMind):
+    """A mind that notes which adapter is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("Good morning to you.")
+        self.adapters: list[str] = []
+
+    def open(self, items: Any, tools: Any) -> Any:
+        thread = super().open(items, tools)
+        generate = thread.generate
+
+        def noting(params: Params, deadline: float) -> Any:
+            self.adapters.append(params.adapter)
+            return generate(params, deadline)
+
+        thread.generate = noting  # type: ignore[method-assign]
+        return thread
+
+
+async def test_an_agent_answers_with_its_own_adapter(tmp_path: Path) -> None:
+    mind = Adapted()
+    agent = replace(plain_agent(), adapter="bank")
+    async with running(tmp_path, mind=mind, agent=agent) as live, dial(live.url) as caller:
+        await settled(caller, 0)
+        await caller.type("hello")
+        assert await caller.until(lambda: len(caller.heard()) == 2, 10)
+    assert set(mind.adapters) == {"bank"}

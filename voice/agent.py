@@ -54,6 +54,8 @@ class Agent:
         speech: Directory of the sentences its callers say, one file a topic
             (`TOPIC.txt`), for recognisers that need them.
         voice: The synthesiser's voice, "" for the default.
+        adapter: The adapter (LoRA) that the language model answers with, of those it serves
+            (`vllm.lora`); "" for its usual one.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Agent:
     model: Path | None = None
     speech: Path | None = None
     voice: str = ""
+    adapter: str = ""
     suggestions: tuple[str, ...] = field(default=())
     """Things a caller could say first, for the page."""
 

@@ -38,6 +38,7 @@ class Thinking:
         tell: Takes the events that the caller's side may want to show.
         keep: Keeps a task alive until it is done; a tool at work is never cut off.
         decided: Returns once it is decided that the caller of a turn is done: no tool runs before.
+        params: How the model answers.
         due: Tells when the next result of a reply is wanted, in `monotonic` seconds.
     """
 
@@ -51,6 +52,7 @@ class Thinking:
     keep: Callable[[asyncio.Task[Outcome]], None]
     decided: Callable[[int], Awaitable[None]]
     due: Callable[[int], float]
+    params: Params
     end: str = field(default="", init=False)
     """Why the call ends after the latest answer, "" if it goes on."""
     _working: asyncio.Task[Outcome] | None = field(default=None, init=False)
@@ -143,7 +145,7 @@ class Thinking:
         self.mark("llm_start", turn, now())
         thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
-            generation = thread.generate(Params(), self.due(turn))
+            generation = thread.generate(self.params, self.due(turn))
             async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
                 async for piece in pieces:
                     if first:

@@ -158,6 +158,7 @@ class Session:
             keep=self._keep,
             decided=self.decided,
             due=self.due,
+            params=llm.engine.Params(adapter=crew.agent.adapter),
         )
         self._answering = Answering(
             self,
