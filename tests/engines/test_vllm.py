@@ -141,7 +141,7 @@ async def test_the_first_token_comes_sooner_the_more_was_read_before(mind: Vllm)
         began = time.perf_counter()
         found = await at_once(mind, items, words, params)
         once.append(time.perf_counter() - began)
-        assert 450 <= found[-1].prompt <= 550
+        assert 400 <= found[-1].prompt <= 600  # as the tokenizer, made on the spot, cuts words
 
         assert mind._loaded
         assert await mind._loaded.llm.reset_prefix_cache()
