@@ -29,6 +29,7 @@ from llm.ctranslate import CTranslate
 from llm.engine import Message
 from transport.line import Pcm
 from voice import agent, naive
+from voice.session import TYPING
 from voice.settings import TurnSettings
 from voice.turn import Floor
 
@@ -214,6 +215,7 @@ async def test_a_call_through_whisper_vllm_and_vits(
             since = len(caller.events)
             caller.tell({"type": "text", "text": LONG})
             await begins(caller, since)
+            await asyncio.sleep(TYPING)  # sooner is refused
             since = len(caller.events)
             caller.tell({"type": "text", "text": LONG})
             cut = await line(caller, since)
