@@ -40,7 +40,7 @@ BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
 COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
 """Calls at once, until one fails."""
 
-REAL_PERIOD = 10.0
+REAL_PERIOD = 15.0
 """Seconds from one utterance to the next where engines are real: their voice decides how long a
 reply is."""
 
