@@ -40,7 +40,7 @@ BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
 COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
 """Calls at once, until one fails."""
 
-REAL_PERIOD = 10.0
+REAL_PERIOD = 15.0
 """Seconds from one utterance to the next where engines are real: their voice decides how long a
 reply is."""
 
@@ -222,10 +222,12 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
     said, silence = await speech(conditions, UTTERANCES[:1])
     plan = Plan(speech=said, silence=silence, turns=turns + 1)
     cores, own_core = bench_server.apart()
+    settings = conditions.settings()
     if real_engines():
+        settings["turn.idle"] = 600.0  # nobody shall ask whether the caller is still there
         plan, cores = replace(plan, period=REAL_PERIOD), set(bench_server.CORES)
     os.sched_setaffinity(0, own_core)
-    async with bench_server.server(settings=conditions.settings(), cores=cores) as server:
+    async with bench_server.server(settings=settings, cores=cores) as server:
         await asyncio.sleep(1)
         idle = server.usage()
         begun: list[tuple[float, bench_server.Usage]] = []

@@ -29,7 +29,9 @@ from llm.ctranslate import CTranslate
 from llm.engine import Message
 from transport.line import Pcm
 from voice import agent, naive
+from voice.session import TYPING
 from voice.settings import TurnSettings
+from voice.turn import Floor
 
 import webrtc_client
 from helpers import Running, running
@@ -116,12 +118,25 @@ async def calling(live: Running) -> AsyncIterator[Caller]:
             yield caller
 
 
-async def line(caller: Caller) -> dict[str, Any]:
-    """Wait for the agent's next line, said or cut off."""
-    while True:
-        event = await caller.event("captions", 90)
-        if event["role"] == "agent" and event["final"] and event["text"]:
-            return event
+async def line(caller: Caller, since: int = 0) -> dict[str, Any]:
+    """Wait for the agent's first line after `since` events, said or cut off."""
+
+    def lines() -> list[dict[str, Any]]:
+        captions = [e for e in caller.events[since:] if e["type"] == "captions"]
+        return [e for e in captions if e["role"] == "agent" and e["final"] and e["text"]]
+
+    await caller.until(lambda: bool(lines()), 90)
+    return lines()[0]
+
+
+async def quiet(live: Running) -> None:
+    """Wait until nobody has had the floor for a second: all answers have been given."""
+    (session,) = live.server.sessions.values()
+    still = 0
+    async with asyncio.timeout(90):
+        while still < 20:
+            await asyncio.sleep(0.05)
+            still = still + 1 if session._turn.floor is Floor.NOBODY else 0
 
 
 async def begins(caller: Caller, since: int) -> None:
@@ -180,27 +195,31 @@ async def test_a_call_through_whisper_vllm_and_vits(
             assert (await line(caller))["text"].startswith("Lakeside Clinic")
 
             # The caller's sound becomes final words, whatever they are, and is answered.
-            since = len(caller.chunks)
+            heard, since = len(caller.chunks), len(caller.events)
             caller.send(from_file(tmp_path / "caller.wav", "what are your opening hours"))
             await caller.said()
-            await line(caller)
-            await sound(caller, since)
+            await line(caller, since)
+            await sound(caller, heard)
             assert noted(tmp_path, "heard")
+            await quiet(live)  # nonsense may be more than one turn
 
             # What is typed is understood by vLLM and answered aloud.
-            since = len(caller.chunks)
+            heard, since = len(caller.chunks), len(caller.events)
             caller.tell({"type": "text", "text": QUESTIONS[0]})
-            assert "day" in (await line(caller))["text"]
-            await sound(caller, since)
+            assert "day" in (await line(caller, since))["text"]
+            await sound(caller, heard)
             assert noted(tmp_path, "tool")
+            await quiet(live)
 
             # Something else is typed into an answer: it ends there, and the next one comes.
             since = len(caller.events)
             caller.tell({"type": "text", "text": LONG})
             await begins(caller, since)
+            await asyncio.sleep(TYPING)  # sooner is refused
             since = len(caller.events)
             caller.tell({"type": "text", "text": LONG})
-            assert (await line(caller))["interrupted"]
+            cut = await line(caller, since)
+            assert cut.get("interrupted"), cut
 
             # The caller speaks into that one, and its sound stops at once.
             await begins(caller, since)
