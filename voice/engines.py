@@ -4,13 +4,13 @@ Models that hold the interpreter lock run in engine processes: ears and mouth in
 they share the device by deadline; the mind in another, for which they make room.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asr.engine
 import llm.engine
 import tts.engine
-from voice import stubs
+from voice import bench_words, stubs
 from voice.agent import Agent, load
 from voice.engine_ears import RemoteEars
 from voice.engine_mind import RemoteMind
@@ -51,9 +51,14 @@ def make(settings: Settings, who: Agent) -> Engines:
     Raises:
         ValueError: If there is no such engine, or its model is not on this machine.
     """
-    speech = _speech(settings)
+    asr, llm = settings.asr.removeprefix("bench:"), settings.llm.removeprefix("bench:")
+    real = replace(settings, asr=asr, llm=llm)
+    speech = _speech(real)
+    ears, mind = _ears(real, who, speech), _mind(real, who, speech)
     return Engines(
-        _ears(settings, who, speech), _mind(settings, who, speech), _mouth(settings, speech)
+        ears if asr == settings.asr else bench_words.Ears(ears),
+        mind if llm == settings.llm else bench_words.Mind(mind),
+        _mouth(real, speech),
     )
 
 
