@@ -480,6 +480,22 @@ async def test_what_a_process_started_ends_with_it() -> None:
     assert gone(second)
 
 
+async def test_what_a_dead_process_started_ends_though_the_server_stops_meanwhile() -> None:
+    crew = crew_of(mind=Make("unruly:Mind", (), {"child": True}))
+    await crew.start()
+    child, old = int(await crew.ask("child")), crew.process.pid
+    os.kill(child, signal.SIGSTOP)  # it takes no SIGTERM
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: crew.process.pid == 0)
+    await asyncio.sleep(0.1)
+    await crew.stop()
+    try:
+        await eventually(lambda: gone(child))
+    finally:
+        if not gone(child):
+            os.kill(child, signal.SIGKILL)
+
+
 async def test_ctrl_c_is_not_for_engines(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
     assert os.getpgid(crew.process.pid) != os.getpgid(0)
     os.kill(crew.process.pid, signal.SIGINT)
