@@ -27,6 +27,7 @@ from voice.engine_mind import RemoteMind
 from voice.engine_mouth import RemoteMouth
 from voice.engine_process import EngineProcess, StartError
 from voice.engine_wire import CHUNKS_AHEAD, PIECES_AHEAD, Make
+from voice.prefill import Prefill
 
 TESTS = Path(__file__).parent
 FRAME = np.zeros(320, np.float32)
@@ -434,6 +435,22 @@ async def test_a_killed_process_fails_what_it_did_and_is_started_again(
     assert (await again.finish(0.0)).text == "320 en"
     assert await audible(crew.mouth, "hello you") == ["hello", "you"]
     assert await crew.ask("say hi") == " hi"
+
+
+@pytest.mark.parametrize("read", ["before the death", "during the restart"])
+async def test_what_a_dead_mind_has_read_is_read_again(crew: Crew, read: str) -> None:
+    prefill, old = Prefill(crew.mind), crew.process.pid
+    if read == "before the death":
+        prefill.read([], [], "say")
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: crew.process.pid == 0)
+    if read == "during the restart":
+        prefill.read([], [], "say")
+    await crew.restarted(old)
+    thread = prefill.take([Message("user", "say hi")], [])
+    assert [piece async for piece in thread.generate(Params(), 0.0)] == [Text(" hi")]
+    thread.close()
+    assert crew.process.works == {}
 
 
 async def test_an_engine_that_says_it_has_failed_ends_its_process(crew: Crew) -> None:
