@@ -138,10 +138,12 @@ class Life(asyncio.Protocol):
             await asyncio.wait({self.lost}, timeout=patience)
         with contextlib.suppress(ProcessLookupError):  # nobody is left
             os.killpg(self.process.pid, signal.SIGTERM)
-            for _ in range(TIDYING):
-                await asyncio.sleep(0.05)
-                os.killpg(self.process.pid, 0)
-            os.killpg(self.process.pid, signal.SIGKILL)
+            try:
+                for _ in range(TIDYING):
+                    await asyncio.sleep(0.05)
+                    os.killpg(self.process.pid, 0)
+            finally:  # also when the server stops meanwhile, and waits no longer
+                os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         self.transport.abort()
         reading, watching = self._tasks
