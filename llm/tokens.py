@@ -33,6 +33,7 @@ class Tokens:
             EngineError: If one is missing or damaged; the message names it.
         """
         from tokenizers import Tokenizer
+
         self._template = ChatTemplate(path)
         file = path / "tokenizer.json"
         if not file.is_file():
