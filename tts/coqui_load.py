@@ -61,15 +61,21 @@ def look(model: str) -> Folder:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         kind = str(config["model"]).lower()
-        audio = config["audio"]
-        rate = int(audio.get("output_sample_rate") or audio["sample_rate"])
+        rate = int(config["audio"]["sample_rate"]) if kind != "xtts" else _xtts_rate(config)
+        if rate <= 0:
+            raise ValueError(f"a sample rate of {rate}")
     except FileNotFoundError as error:
         raise EngineError(f"no config.json in {path}; {again}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise EngineError(f"{path / 'config.json'} is not Coqui's: {error!r}; {again}") from error
     if kind not in ("vits", "xtts"):
         raise EngineError(f"{path} is a {kind} model; only vits and xtts are supported")
     return Folder(path, kind, rate)
+
+
+def _xtts_rate(config: Any) -> int:
+    """Return the rate that the decoder is built for; `audio` may say something else."""
+    return int((config.get("model_args") or {}).get("output_sample_rate", 24_000))
 
 
 def load(folder: Folder, device: Device, options: CoquiOptions) -> Vits | Xtts:
