@@ -31,6 +31,9 @@ from tts.xtts import Xtts
 
 INSTALL = "install it with `pip install coqui-tts torch torchaudio`"
 
+SHORTEST = 0.35
+"""Seconds of a recording below which Coqui finds no voice in it."""
+
 _FILES = ("speakers_file", "language_ids_file", "d_vector_file")
 
 
@@ -201,6 +204,9 @@ def _cloned(model: Any, config: Any, recording: Path) -> tuple[Any, Any]:
             raise wave.Error(f"{8 * width} bits a sample")
     except (wave.Error, EOFError) as error:
         raise EngineError(f"{recording} is not a WAV file of 16 bits: {error}") from error
+    seconds = len(raw) / (2 * channels * rate)
+    if seconds < SHORTEST:
+        raise EngineError(f"{recording} lasts {seconds:.2g} s; give it 3 to 10 s of the voice")
     pcm = np.frombuffer(raw, np.int16).reshape(-1, channels).mean(axis=1) / 32_768
     audio = torch.tensor(pcm, dtype=torch.float32).unsqueeze(0)
     latents = model.get_gpt_cond_latents(
