@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,7 @@ class Tokens:
             EngineError: If one is missing or damaged; the message names it.
         """
         from tokenizers import Tokenizer
-        from tokenizers.decoders import DecodeStream
 
-        self._new_stream = DecodeStream
         self._template = ChatTemplate(path)
         file = path / "tokenizer.json"
         if not file.is_file():
@@ -91,7 +89,7 @@ class Tokens:
 
     def detokenizer(self) -> "Detokenizer":
         """Return what turns the ids of one answer into text as they come."""
-        return Detokenizer(self._tokenizer, self._new_stream(skip_special_tokens=False))
+        return Detokenizer(self._tokenizer)
 
     def _in_parts(self, text: str) -> list[int]:
         """Return the ids of `text`; parts between control tokens that were seen cost nothing."""
@@ -105,11 +103,18 @@ class Tokens:
 class Detokenizer:
     """The text of one answer, as it grows."""
 
-    def __init__(self, tokenizer: Any, stream: Any) -> None:
+    def __init__(self, tokenizer: Any) -> None:
+        from tokenizers.decoders import DecodeStream
+
         self._tokenizer = tokenizer
-        self._stream = stream
+        self._new_stream = partial(DecodeStream, skip_special_tokens=False)
+        self._stream = self._new_stream()
 
     def push(self, token: int) -> str:
         """Add an id; return the characters it completes."""
-        text: str = self._stream.step(self._tokenizer, token) or ""
-        return text
+        try:
+            text: str | None = self._stream.step(self._tokenizer, token)
+        except Exception:  # tokenizers' own: single bytes that are no UTF-8 undid what was read
+            self._stream = self._new_stream()
+            text = self._stream.step(self._tokenizer, token)
+        return text or ""

@@ -13,7 +13,7 @@ from demos.frontdesk.language import Moment
 from demos.weights.llama import SIZES, write_tokenizer
 from llm.engine import EngineError, Item, Message, ToolCall, ToolResult, ToolSpec
 from llm.prompt import add_words
-from llm.tokens import Tokens
+from llm.tokens import Detokenizer, Tokens
 
 ROOMY = 10_000
 TOOLS = [ToolSpec("book", "Book a day.", {"type": "object", "properties": {}})]
@@ -194,3 +194,20 @@ def test_a_damaged_tokenizer_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(EngineError, match=r"tokenizer\.json is damaged.*copy it again"):
         Tokens(tmp_path)
+
+
+def test_bytes_that_are_no_text_do_not_end_the_answer() -> None:
+    """Tokenizers of Llama 2 and Mistral spell what they have no token for in single bytes."""
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁fine": 256, "<unk>": 257}
+    model = tokenizers.models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True)
+    tokenizer = tokenizers.Tokenizer(model)
+    parts = tokenizers.decoders
+    tokenizer.decoder = parts.Sequence(
+        [parts.Replace("▁", " "), parts.ByteFallback(), parts.Fuse(), parts.Strip(" ", 1, 0)]
+    )
+    text = Detokenizer(tokenizer)
+    ids = [256, *"é😀".encode(), 0x97, 256, *"न".encode(), 256]
+    read = "".join(text.push(token) for token in ids)
+    assert read.startswith("fineé😀")
+    assert read.endswith("fineन fine")
