@@ -400,6 +400,10 @@ def test_a_containers_limit_is_the_memory(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text(f"{2**23}\n")
     made = device_facts.main_memory(meminfo, tmp_path)
     assert (made.total, made.free) == (2**24, 2**23)
+    stat = f"anon 7\nfile {2**22}\ninactive_file {2**20}\nactive_file {2**21}\n"
+    (tmp_path / "memory.stat").write_text(stat)  # a model that was just fetched is in the cache
+    made = device_facts.main_memory(meminfo, tmp_path)
+    assert made.free == 2**23 + 2**20 + 2**21
 
 
 def test_a_wheel_built_for_cuda_is_found_by_its_libraries(
