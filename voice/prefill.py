@@ -13,7 +13,8 @@ class Prefill:
 
     It is used only where what it has read is the very beginning of what is asked in the end,
     letter by letter; anything else (other words, a conversation that was cut or went on, an engine
-    that died since) closes it, and a new thread is opened. So the model never sees what the conversation does not hold.
+    that died since) closes it, and a new thread is opened. So the model never sees what the
+    conversation does not hold.
 
     Attributes:
         mind: The language model.
