@@ -513,6 +513,25 @@ async def test_what_a_dead_process_started_ends_though_the_server_stops_meanwhil
             os.kill(child, signal.SIGKILL)
 
 
+async def test_a_process_that_hangs_is_started_again(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_process, "BEAT", 0.3)
+    await crew.stop()
+    await crew.start()
+    old = crew.process.pid
+    hearing = asyncio.create_task(crew.ears.open(Listening()).finish(0.0))
+    assert (await hearing).text == "0 en"
+    os.kill(old, signal.SIGSTOP)
+    with pytest.raises(llm.engine.EngineError, match="unruly hung: no answer for"):
+        async with asyncio.timeout(SOON):
+            await crew.ask("say hi")
+    await crew.restarted(old)
+    assert gone(old)
+    assert "hung" in caplog.text
+    assert await crew.ask("say better") == " better"
+
+
 async def test_ctrl_c_is_not_for_engines(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
     assert os.getpgid(crew.process.pid) != os.getpgid(0)
     os.kill(crew.process.pid, signal.SIGINT)
