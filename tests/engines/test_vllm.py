@@ -142,7 +142,7 @@ async def test_the_first_token_comes_sooner_the_more_was_read_before(mind: Vllm)
         began = time.perf_counter()
         found = await at_once(mind, items, words, params)
         once.append(time.perf_counter() - began)
-        assert 450 <= found[-1].prompt <= 550
+        assert 400 <= found[-1].prompt <= 700  # the tokenizer is trained on docs/, which change
 
         assert mind._loaded
         assert await mind._loaded.llm.reset_prefix_cache()
