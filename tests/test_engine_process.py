@@ -513,6 +513,17 @@ async def test_what_a_dead_process_started_ends_though_the_server_stops_meanwhil
             os.kill(child, signal.SIGKILL)
 
 
+async def test_a_process_is_stopped_at_any_moment_of_its_death() -> None:
+    for since in (0.0, 0.002, 0.01, 0.03):
+        crew = crew_of()
+        await crew.start()
+        os.kill(crew.process.pid, signal.SIGKILL)
+        await asyncio.sleep(since)
+        async with asyncio.timeout(SOON):
+            await crew.stop()
+        await eventually(lambda: children() == [])
+
+
 async def test_a_process_that_hangs_is_started_again(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
