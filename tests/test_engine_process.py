@@ -513,6 +513,17 @@ async def test_what_a_dead_process_started_ends_though_the_server_stops_meanwhil
             os.kill(child, signal.SIGKILL)
 
 
+async def test_a_process_is_stopped_at_any_moment_of_its_death() -> None:
+    for since in (0.0, 0.002, 0.01, 0.03):
+        crew = crew_of()
+        await crew.start()
+        os.kill(crew.process.pid, signal.SIGKILL)
+        await asyncio.sleep(since)
+        async with asyncio.timeout(SOON):
+            await crew.stop()
+        await eventually(lambda: children() == [])
+
+
 async def test_a_process_that_hangs_is_started_again(
     crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -614,6 +625,42 @@ async def test_sixty_four_calls_at_once(crew: Crew) -> None:
         assert heard[2] == ["you", "are", f"{number}"]
     await crew.until(streams=0, speaking=0, generating=1, threads=1)
     assert crew.process.works == {}
+
+
+async def test_two_hundred_barge_ins_leave_nothing(crew: Crew) -> None:
+    async def reply(thread: llm.engine.Thread) -> None:
+        async def phrases() -> AsyncGenerator[str, None]:
+            async with aclosing(thread.generate(Params(), time.monotonic())) as pieces:
+                async for piece in pieces:
+                    assert isinstance(piece, Text)
+                    yield piece.text
+
+        try:
+            async with (
+                aclosing(phrases()) as words,
+                aclosing(crew.mouth.speak(words, "", 0.0)) as chunks,
+            ):
+                async for _ in chunks:
+                    await asyncio.sleep(0)
+        finally:
+            thread.close()
+
+    async def barge_in(after: float) -> None:
+        stream = crew.ears.open(Listening())
+        stream.push(FRAME)
+        settling = asyncio.create_task(stream.settle(time.monotonic()))
+        thread = crew.mind.open([Message("user", "endless")], [])
+        replying = asyncio.create_task(reply(thread))
+        await asyncio.sleep(after)
+        replying.cancel()
+        stream.close()
+        await asyncio.wait({settling, replying})
+        settling.cancelled() or settling.exception()
+
+    for _ in range(20):
+        await asyncio.gather(*(barge_in(0.002 * number) for number in range(10)))
+    assert crew.process.works == {}
+    await crew.until(streams=0, settling=0, speaking=0, generating=1, threads=1)
 
 
 # It starts, or says why not.

@@ -138,14 +138,16 @@ class Life(asyncio.Protocol):
         if patience and not self.lost.done():
             self.transport.write(pack(Kind.STOP, 0))
             await asyncio.wait({self.lost}, timeout=patience)
-        with contextlib.suppress(ProcessLookupError):  # nobody is left
+        nobody_left = contextlib.suppress(ProcessLookupError)
+        with nobody_left:
             os.killpg(self.process.pid, signal.SIGTERM)
             try:
                 for _ in range(TIDYING):
                     await asyncio.sleep(0.05)
                     os.killpg(self.process.pid, 0)
             finally:  # also when the server stops meanwhile, and waits no longer
-                os.killpg(self.process.pid, signal.SIGKILL)
+                with nobody_left:
+                    os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         self.transport.abort()
         reading, watching = self._tasks
