@@ -224,17 +224,20 @@ class Vllm:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         loaded, schema = self._running(), params.schema
-        return SamplingParams(
-            max_tokens=max(1, min(params.max_tokens, loaded.context - prompt)),
-            temperature=params.temperature,
-            top_k=TOP_K if params.temperature > 0 else 0,
-            stop_token_ids=sorted(loaded.tokens.ends),
-            structured_outputs=None
-            if schema is None
-            else StructuredOutputsParams(json=dict(schema)),
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-        )
+        try:
+            return SamplingParams(
+                max_tokens=max(1, min(params.max_tokens, loaded.context - prompt)),
+                temperature=params.temperature,
+                top_k=TOP_K if params.temperature > 0 else 0,
+                stop_token_ids=sorted(loaded.tokens.ends),
+                structured_outputs=None
+                if schema is None
+                else StructuredOutputsParams(json=dict(schema)),
+                detokenize=False,
+                output_kind=RequestOutputKind.DELTA,
+            )
+        except Exception as error:  # ValueError or vLLM's own: a temperature out of its range, say
+            raise EngineError(f"{self.name} cannot answer so: {error}") from error
 
     def _adapter(self, name: str) -> Any:
         """Return vLLM's form of an adapter, None for the model itself."""

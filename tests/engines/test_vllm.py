@@ -291,6 +291,17 @@ async def test_an_answer_may_have_to_fit_a_schema(mind: Vllm) -> None:
     assert mind.load.kv_usage == 0.0
 
 
+@pytest.mark.parametrize("temperature", [-1.0, 2.5, float("nan")])
+async def test_a_temperature_that_is_none_is_an_error_of_the_answer(
+    mind: Vllm, temperature: float
+) -> None:
+    thread = mind.open(conversation(312), TOOLS)
+    thread.append("hello")
+    await asyncio.sleep(0.05)
+    with pytest.raises(EngineError, match="temperature"):
+        await pieces(thread, Params(temperature=temperature))
+
+
 async def test_an_adapter_changes_the_answer_and_only_the_one_that_asks_for_it(
     mind: Vllm,
 ) -> None:
