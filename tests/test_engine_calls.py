@@ -21,6 +21,7 @@ from voice.engine_mind import RemoteMind
 from voice.engine_mouth import RemoteMouth
 from voice.engine_process import EngineProcess
 from voice.engine_wire import Make
+from voice.server import BusyError
 
 from helpers import running, voiced
 
@@ -100,7 +101,12 @@ async def test_a_call_goes_on_when_its_engines_were_killed(tmp_path: Path, who: 
         old = processes[who].pid
         os.kill(old, signal.SIGKILL)
         async with asyncio.timeout(20):
-            while processes[who].pid in (0, old):
+            while processes[who].pid == old:
+                await asyncio.sleep(0.001)
+            assert not live.server.ready  # whoever calls now is told to come back
+            with pytest.raises(BusyError, match="being loaded"):
+                live.server.admit()
+            while not live.server.ready:
                 await asyncio.sleep(0.02)
         await caller.say(voiced(), 16_000)
         assert await caller.until(lambda: len(caller.heard()) == 3, 20)

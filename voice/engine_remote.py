@@ -24,6 +24,11 @@ class Remote:
         self._process = process
         self._room = room
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs and has loaded."""
+        return self._process.pid != 0
+
     async def _start(self, error: Callable[[str], Exception]) -> Mapping[str, Json]:
         """Start the process; return what the engine says of itself."""
         try:

@@ -59,7 +59,7 @@ class Server:
         self.metrics = Metrics()
         self.load = Load()
         self._looking: asyncio.Task[None] | None = None
-        self.ready = False
+        self._loaded = False
         self.sessions: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
         """WebRTC connections, from their answer until everything of theirs is freed."""
@@ -98,7 +98,7 @@ class Server:
             may_speculate=lambda: not self.load.over,
         )
         self._looking = asyncio.create_task(self._look())
-        self.ready = True
+        self._loaded = True
 
     async def _look(self) -> None:
         """Note how late this loop is, some times a second."""
@@ -113,7 +113,7 @@ class Server:
 
     async def stop(self) -> None:
         """End all calls and free the engines."""
-        self.ready = False
+        self._loaded = False
         if self._looking is not None:
             self._looking.cancel()
         for session in list(self.sessions.values()):
@@ -138,6 +138,12 @@ class Server:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    @property
+    def ready(self) -> bool:
+        """Whether every engine is loaded; one whose process died is loaded again meanwhile."""
+        engines = (self.ears, self.mind, self.mouth)
+        return self._loaded and all(getattr(engine, "alive", True) for engine in engines)
+
     def admit(self, pending: int = 0) -> None:
         """Check that one more call can be taken; `pending` are being set up or going on.
 
@@ -145,7 +151,7 @@ class Server:
             BusyError: If not.
         """
         if self._crew is None or not self.ready:
-            raise BusyError("not_ready", "the engines are still loading", 2)
+            raise BusyError("not_ready", "the engines are being loaded", 2)
         if max(len(self.sessions), pending) >= self.settings.max_calls:
             self.metrics.refused.inc()
             raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
