@@ -102,6 +102,16 @@ def test_models_are_listed_with_their_licence() -> None:
     assert "CPML, not commercial" in voice("models", "list").stdout
 
 
+def test_models_that_were_carried_here_by_hand_are_checked_too(tmp_path: Path) -> None:
+    where = tmp_path / "models" / "whisper-tiny"
+    where.mkdir(parents=True)
+    (where / "config.json").write_text("{}")
+    done = voice("models", "check", VOICE_DATA=str(tmp_path))
+    assert done.returncode == 1
+    assert "✗ whisper-tiny" in done.stdout
+    assert "model.bin" in done.stdout
+
+
 def test_a_model_is_fetched_checked_damaged_and_mended(tmp_path: Path) -> None:
     weights = bytes(range(256)) * 100
     with serving({"config.json": b"{}", "model.bin": weights}) as hub:

@@ -33,6 +33,11 @@ def test_then_what_the_configuration_states(tmp_path: Path) -> None:
     )
 
 
+def test_then_what_it_was_fetched_under(tmp_path: Path) -> None:
+    fetched = {"config_json": "{}", "sidetone-model_json": '{"licence": "Apache-2.0"}'}
+    assert licence(folder(tmp_path, **fetched)) == "Apache-2.0"
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

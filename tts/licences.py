@@ -39,19 +39,21 @@ _TITLES = (
 def licence(folder: Path) -> str:
     """Return the licence of the model in `folder` in a few words.
 
-    Its LICENSE file counts first, then "license" in its config.json, then its name if it
-    is one of Coqui's (a folder that `TTS` downloaded is called tts_models--en--vctk--vits).
+    Its LICENSE file counts first, then "license" in its config.json, then what
+    `voice models fetch` noted, then its name if it is one of Coqui's (a folder that `TTS`
+    downloaded is called tts_models--en--vctk--vits).
     """
     for path in sorted(folder.glob("*")):
         if re.fullmatch(r"licen[cs]e(\.\w+)?", path.name, re.I) and path.is_file():
             return _title(path.read_text(errors="replace"))
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        config = {}
-    stated = config.get("license") or config.get("licence") if isinstance(config, dict) else None
-    if isinstance(stated, str) and stated.strip():
-        return _known(stated) or stated.strip()[:60]
+    for file in ("config.json", "sidetone-model.json"):
+        try:
+            config = json.loads((folder / file).read_text())
+        except (OSError, ValueError):
+            continue
+        stated = config.get("license", config.get("licence")) if isinstance(config, dict) else None
+        if isinstance(stated, str) and stated.strip():
+            return _known(stated) or stated.strip()[:60]
     return COQUI.get(folder.name.removeprefix("tts_models--").replace("--", "/", 2), UNKNOWN)
 
 

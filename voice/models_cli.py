@@ -61,7 +61,9 @@ def check(names: Names = None, profile: OfProfile = "") -> None:
     from voice import models
 
     data = _data()
-    wanted = _wanted(names, profile) or [catalogue.find(where.name) for where in models.here(data)]
+    found = [model for model in catalogue.MODELS if models.place(model, data).is_dir()]
+    found += [catalogue.find(where.name) for where in models.here(data)]
+    wanted = _wanted(names, profile) or list(dict.fromkeys(found))
     if not wanted:
         out.print(f"there are no models in {data / 'models'}", highlight=False)
     wrong = 0
