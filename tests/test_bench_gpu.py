@@ -85,3 +85,7 @@ def test_a_step_gives_its_rows_and_says_what_went_wrong(
         script.write_text(f"#!/bin/sh\n{body}\n")
         with pytest.raises(RuntimeError, match="asr ended with status"):
             bench_gpu.run(bench_gpu.Step("asr", []), quiet)
+    row = '{"what": "voice to voice", "calls": 2, "bad": {"unanswered": 4}, "lost": 0}'
+    script.write_text(f"#!/bin/sh\necho '{row}'\n")
+    with pytest.raises(RuntimeError, match=r"no turn of 2 calls .*unanswered"):
+        bench_gpu.run(bench_gpu.Step("calls", []), quiet)

@@ -10,6 +10,7 @@ from asr.fake import Fake as FakeEars
 from llm.engine import Message, Params, Text, Usage
 from llm.fake import Fake as FakeMind
 from voice import bench_words
+from voice.prefill import Prefill
 from voice.stubs import REPLY, TRANSCRIPT
 
 
@@ -55,3 +56,28 @@ async def test_the_real_model_is_stopped_after_the_last_agreed_word_and_when_cut
         await anext(pieces)
         assert real.generating == 1
     assert real.generating == 0
+
+
+async def test_a_real_model_that_reads_early_is_given_the_words_as_they_are_said() -> None:
+    class Reading(FakeMind):
+        prefills = False
+
+        async def start(self) -> None:
+            self.prefills = True  # a model in another process says so once it is loaded
+
+    real = Reading("x y z.")
+    mind = bench_words.Mind(real)
+    early = Prefill(mind)
+    assert not early.useful
+    await mind.start()
+    assert early.useful
+    early.read([], [], "Could you")
+    early.read([], [], "Could you please")
+    read = early._thread
+    thread = early.take([Message("user", TRANSCRIPT)], [])
+    assert thread is read
+    answer = [piece async for piece in thread.generate(Params(max_tokens=2), 0.0)]
+    assert answer[:-1] == [Text("Sure"), Text(",")]
+    assert real.prompts == [(Message("user", TRANSCRIPT),)]
+    thread.close()
+    assert not bench_words.Mind(FakeMind("x")).prefills

@@ -75,6 +75,11 @@ class Mind:
         self.name, self.about = f"bench:{real.name}", real.about
         self._real = real
 
+    @property
+    def prefills(self) -> bool:
+        """Whether the real one gains by reading a caller's words early; see `voice.prefill`."""
+        return bool(getattr(self._real, "prefills", False))
+
     async def start(self) -> None:
         """Start the real one."""
         await self._real.start()
