@@ -193,7 +193,8 @@ def run(step: Step, console: Console) -> list[Row]:
     """Run one step and return the rows that it printed.
 
     Raises:
-        RuntimeError: If it failed or printed no row.
+        RuntimeError: If it failed, printed no row, or held calls of which no turn could be
+            measured.
     """
     command = [sys.executable, "-m", "voice.cli", "bench", *step.arguments]
     told = " ".join(f"{name}={value}" for name, value in step.environment.items())
@@ -204,7 +205,12 @@ def run(step: Step, console: Console) -> list[Row]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         raise RuntimeError(f"{step.name} ended with status {done.returncode}: {done.stdout[-500:]}")
-    return [{"step": step.name, **json.loads(line)} for line in lines]
+    rows = [{"step": step.name, **json.loads(line)} for line in lines]
+    for row in rows:
+        if row.get("what") == "voice to voice" and "p50" not in row:
+            wrong = f"{row.get('bad')}, {row.get('lost')} lost"
+            raise RuntimeError(f"{step.name}: no turn of {row['calls']} calls was good: {wrong}")
+    return rows
 
 
 def main() -> int:
