@@ -1,5 +1,6 @@
 """Real engines whose words are replaced: all of their work is done, and no more."""
 
+import asyncio
 from contextlib import aclosing
 
 import numpy as np
@@ -28,12 +29,23 @@ async def test_every_utterance_is_heard_as_the_agreed_words() -> None:
         assert real.listening == 0
 
 
-async def test_words_are_heard_as_time_goes_on() -> None:
-    stream = bench_words.Ears(FakeEars(["gibberish"])).open(Listening())
-    stream.push(np.zeros(RATE, np.float32))
-    heard = [hypothesis.text async for hypothesis in stream.hypotheses()]
-    assert heard == ["Could you please"]
-    stream.close()
+async def test_words_are_sure_as_time_goes_on_though_the_real_ones_are_not() -> None:
+    real = FakeEars([""])
+    stream = bench_words.Ears(real).open(Listening())
+    heard = []
+
+    async def listen() -> None:
+        async for hypothesis in stream.hypotheses():
+            heard.append(" ".join(word.text for word in hypothesis.committed))
+
+    listening = asyncio.create_task(listen())
+    for _ in range(20):
+        stream.push(np.zeros(RATE // 10, np.float32))
+        await asyncio.sleep(0)
+    assert heard == ["Could", "Could you", "Could you please"]
+    await stream.finish(0.0)
+    await listening  # ends with the utterance
+    assert real.listening == 0
 
 
 async def test_each_piece_of_the_real_answer_becomes_a_token_of_the_agreed_one() -> None:
