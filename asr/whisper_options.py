@@ -72,7 +72,7 @@ class WhisperOptions:
         _one_of("device", self.device, DEVICES)
         _one_of("window", self.window, WINDOWS)
         _within("threads", self.threads, 0, 256)
-        _within("padding", self.padding, 0.0, 10.0, "s")
+        _within("padding", self.padding, 0.0, 4.0, "s")  # with more, less than `LONGEST` is seen
         if self.interval != 0:
             _within("interval", self.interval, 0.1, 5.0, "s")
         _within("cut", self.cut, 2.0, 25.0, "s")

@@ -4,19 +4,22 @@ The template is the model's own, in the dialect of Jinja that Hugging Face made 
 convention of; it runs in a sandbox, because it comes with a download.
 """
 
+import contextlib
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llm.convert import read_json
-from llm.engine import EngineError, Item, Message, ToolSpec
-from llm.prompt import functions, messages
+from llm.engine import EngineError, Item, Json, Message, ToolSpec
+from llm.prompt import alternating, functions, messages, without_system
 
 
 class ChatTemplate:
@@ -44,7 +47,7 @@ class ChatTemplate:
                 "choose an instruct model, or add its template as chat_template.jinja"
             )
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _refuse
@@ -63,10 +66,17 @@ class ChatTemplate:
     def render(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> str:
         """Return the prompt for the assistant's next turn.
 
+        A template that refuses the conversation (Mistral's wants the user to begin, Gemma's
+        also wants no instructions) is told the same in the form it accepts.
+
         Raises:
-            EngineError: If the template refuses such a conversation.
+            EngineError: If the template refuses such a conversation in every form.
         """
-        return self._render(items, tools, True)
+        chat = messages(items, encoded=False)
+        for form in (chat, alternating(chat)):
+            with contextlib.suppress(_RefusedError):
+                return self._render(form, tools, True)
+        return self._render(alternating(without_system(chat)), tools, True)
 
     def prefix(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> str:
         """Return how the prompt begins for every conversation with these instructions.
@@ -80,22 +90,45 @@ class ChatTemplate:
                 break
             system.append(item)
         try:
-            return self._render(system, tools, False) if system else ""
+            chat = messages(system, encoded=False)
+            return self._render(chat, tools, False) if system else ""
         except EngineError:
             return ""
 
-    def _render(self, items: Sequence[Item], tools: Sequence[ToolSpec], ask: bool) -> str:
+    def _render(
+        self, chat: Sequence[Mapping[str, Json]], tools: Sequence[ToolSpec], ask: bool
+    ) -> str:
         try:
             return self._template.render(
-                messages=messages(items, encoded=False),
+                messages=chat,
                 tools=functions(tools) or None,
                 add_generation_prompt=ask,
                 **self._tokens,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise EngineError(
+            kind = _RefusedError if isinstance(error, _RaisedError) else EngineError
+            raise kind(
                 f"the chat template in {self._path} refuses the conversation: {error}"
             ) from error
+
+
+class _RaisedError(jinja2.TemplateError):
+    """A template's own `raise_exception`."""
+
+
+class _RefusedError(EngineError):
+    """The template is sound and wants another conversation."""
+
+
+class _Generation(Extension):
+    """Renders what `{% generation %}` marks: what training is to learn, and nothing else here."""
+
+    tags = {"generation"}  # noqa: RUF012 - no ClassVar in the base
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Return the body."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
@@ -104,4 +137,4 @@ def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+    raise _RaisedError(message)

@@ -42,7 +42,7 @@ class Chunks:
             return []
         try:
             return self._take(json.loads(data))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise UnavailableError(
                 f"{self._server} sent {data[:200]!r}, no chunk of chat"
             ) from error
@@ -68,7 +68,7 @@ class Chunks:
             if any(value for key, value in delta.items() if key != "role"):
                 self.writing = True
             if text := delta.get("content"):
-                words.append(Text(text))
+                words.append(Text(_text(text)))
             for part in delta.get("tool_calls") or []:
                 self._add(part)
             reason = choice.get("finish_reason")
@@ -98,7 +98,7 @@ class Chunks:
         if call is None or (function.get("name") and id_ and call.id and id_ != call.id):
             calls.append(call := _Call(index))
         call.id = id_ or call.id
-        call.name = function.get("name") or call.name
+        call.name = _text(function.get("name") or call.name)
         call.arguments += function.get("arguments") or ""
 
 
@@ -114,7 +114,7 @@ class _Call:
     def complete(self, new_id: Callable[[], str]) -> ToolCall:
         try:
             arguments = json.loads(self.arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments = None
         if not self.name or not isinstance(arguments, dict):
             raise EngineError(
@@ -122,6 +122,12 @@ class _Call:
                 f"{self.arguments[:200]!r}; expected a name and a JSON object"
             )
         return ToolCall(self.id or new_id(), self.name, arguments)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def message(answer: Any) -> str:

@@ -185,11 +185,12 @@ class Weights:
                 length = int.from_bytes(stream.read(8), "little")
                 header = stream.read(length) if length < size else b""
             try:
-                entries = json.loads(header)
-            except ValueError as error:
+                entries = {**json.loads(header)}
+                entries.pop("__metadata__", None)
+                ends = (entry["data_offsets"][1] for entry in entries.values())
+                needed = 8 + length + max(ends, default=0)
+            except (ValueError, TypeError, LookupError) as error:  # no JSON, or of another form
                 raise EngineError(f"{file} is no safetensors file; copy it again") from error
-            entries.pop("__metadata__", None)
-            needed = 8 + length + max(entry["data_offsets"][1] for entry in entries.values())
             if needed != size:
                 raise EngineError(
                     f"{file} has {size} bytes, expected {needed}: it is damaged; copy it again"

@@ -10,11 +10,10 @@ import asyncio
 import atexit
 import contextlib
 import queue
-import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,11 @@ from llm.engine import (
     Params,
     Text,
     ToolCall,
-    ToolResult,
     ToolSpec,
     Usage,
 )
 from llm.hermes import Hermes
-from llm.prompt import add_words
+from llm.prompt import add_words, controls, fitting, harmless
 
 PREFIXES = 32
 """How many beginnings of prompts are kept: about 9 kB a token for a model of 3 million
@@ -228,8 +226,7 @@ class _Model:
         self._context: int = config.get("max_position_embeddings") or CONTEXT
         self._ends = self._end_tokens(path, config)
         added = self._tokenizer.get_added_tokens_decoder().values()
-        controls = [re.escape(token.content) for token in added if token.special]
-        self._controls = re.compile("|".join(controls) or r"(?!)")
+        self._controls = controls(token.content for token in added if token.special)
         self._prefixes: dict[str, list[str]] = {}
         self._calls = count(1)
         prompt = self._encode(self._template.render([Message("user", "hello")], []))
@@ -316,38 +313,10 @@ class _Model:
 
     def _prompt(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> list[str]:
         """Return the tokens of the prompt, without the oldest items if it is too long."""
+        kept = [harmless(item, self._controls) for item in items]
         limit = self._context * 3 // 4  # the rest is for the answer
-        kept = [self._harmless(item) for item in items]
-        while True:
-            tokens = self._encode(self._template.render(kept, tools))
-            if len(tokens) <= limit:
-                return tokens
-            kept = _without_oldest(kept)
-            if not kept:
-                raise EngineError(
-                    f"the prompt has {len(tokens)} tokens, expected at most {limit} "
-                    f"of the model's {self._context}; shorten the instructions"
-                )
-
-    def _harmless(self, item: Item) -> Item:
-        """Take out of a user's words what would end their message for the model."""
-        if isinstance(item, Message) and item.role == "user":
-            return Message("user", self._controls.sub(" ", item.text))
-        return item
+        return fitting(kept, limit, lambda some: self._encode(self._template.render(some, tools)))
 
     def _encode(self, text: str) -> list[str]:
         tokens: list[str] = self._tokenizer.encode(text, add_special_tokens=False).tokens
         return tokens
-
-
-def _without_oldest(items: Sequence[Item]) -> list[Item]:
-    """Return `items` without the oldest that is no instruction; [] if only the last is left."""
-    begin = sum(1 for _ in takewhile(_is_instruction, items))
-    end = begin + 1
-    while end < len(items) and isinstance(items[end], ToolResult):
-        end += 1  # an answer to a call that is gone
-    return [*items[:begin], *items[end:]] if end < len(items) else []
-
-
-def _is_instruction(item: Item) -> bool:
-    return isinstance(item, Message) and item.role == "system"

@@ -77,7 +77,7 @@ class Hermes:
             name, arguments = call["name"], call.get("arguments", {})
             if not (isinstance(name, str) and isinstance(arguments, dict)):
                 raise TypeError("name is no text or arguments no object")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise EngineError(
                 f"the model wrote a malformed tool call {text.strip()[:200]!r} ({error!r}); "
                 'expected {"name": "...", "arguments": {...}}'

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from llm.chat import ChatTemplate
 from llm.convert import read_json
-from llm.engine import EngineError, Item, Message, ToolResult, ToolSpec
-from llm.prompt import add_words
+from llm.engine import EngineError, Item, Message, ToolSpec
+from llm.prompt import add_words, controls, fitting, harmless
 
 GOES_ON = "and"
 """Any word: what a caller who is not done may say next."""
@@ -33,9 +33,7 @@ class Tokens:
             EngineError: If one is missing or damaged; the message names it.
         """
         from tokenizers import Tokenizer
-        from tokenizers.decoders import DecodeStream
 
-        self._new_stream = DecodeStream
         self._template = ChatTemplate(path)
         file = path / "tokenizer.json"
         if not file.is_file():
@@ -45,11 +43,10 @@ class Tokens:
         except Exception as error:  # tokenizers raises Exception itself
             raise EngineError(f"{file} is damaged: {error}; copy it again") from error
         added = self._tokenizer.get_added_tokens_decoder().values()
-        controls = [re.escape(token.content) for token in added if token.special]
-        self._controls = re.compile("|".join(controls) or r"(?!)")
+        self._controls = controls(token.content for token in added if token.special)
         self.ends = self._end_tokens(path)
         self._segment = lru_cache(SEGMENTS)(self._whole)
-        self._parts = re.compile(f"({self._controls.pattern})")
+        self._parts = re.compile(f"({self._controls.pattern})")  # here capitals count
         probe = self._template.render([Message("user", " Well,  hello 42. ")], [])
         if self._in_parts(probe) != self._whole(probe):
             self._parts = re.compile(r"(?!)")  # this tokenizer looks past its control tokens
@@ -76,17 +73,8 @@ class Tokens:
         Raises:
             EngineError: If it is too long even so, or the template refuses it.
         """
-        kept = [self._harmless(item) for item in items]
-        while True:
-            ids = self._in_parts(self._template.render(kept, tools))
-            if len(ids) <= limit:
-                return ids
-            kept = without_oldest(kept)
-            if not kept:
-                raise EngineError(
-                    f"the prompt has {len(ids)} tokens, expected at most {limit}; shorten the "
-                    "instructions or what is asked, or choose a model that reads more"
-                )
+        kept = [harmless(item, self._controls) for item in items]
+        return fitting(kept, limit, lambda some: self._in_parts(self._template.render(some, tools)))
 
     def settled(self, items: Sequence[Item], tools: Sequence[ToolSpec], limit: int) -> list[int]:
         """Return how every prompt begins whose user goes on speaking after `items`.
@@ -101,13 +89,7 @@ class Tokens:
 
     def detokenizer(self) -> "Detokenizer":
         """Return what turns the ids of one answer into text as they come."""
-        return Detokenizer(self._tokenizer, self._new_stream(skip_special_tokens=False))
-
-    def _harmless(self, item: Item) -> Item:
-        """Take out of a user's words what would end their message for the model."""
-        if isinstance(item, Message) and item.role == "user":
-            return Message("user", self._controls.sub(" ", item.text))
-        return item
+        return Detokenizer(self._tokenizer)
 
     def _in_parts(self, text: str) -> list[int]:
         """Return the ids of `text`; parts between control tokens that were seen cost nothing."""
@@ -121,24 +103,18 @@ class Tokens:
 class Detokenizer:
     """The text of one answer, as it grows."""
 
-    def __init__(self, tokenizer: Any, stream: Any) -> None:
+    def __init__(self, tokenizer: Any) -> None:
+        from tokenizers.decoders import DecodeStream
+
         self._tokenizer = tokenizer
-        self._stream = stream
+        self._new_stream = partial(DecodeStream, skip_special_tokens=False)
+        self._stream = self._new_stream()
 
     def push(self, token: int) -> str:
         """Add an id; return the characters it completes."""
-        text: str = self._stream.step(self._tokenizer, token) or ""
-        return text
-
-
-def without_oldest(items: Sequence[Item]) -> list[Item]:
-    """Return `items` without the oldest that is no instruction; [] if only the last is left."""
-    begin = sum(1 for _ in takewhile(_is_instruction, items))
-    end = begin + 1
-    while end < len(items) and isinstance(items[end], ToolResult):
-        end += 1  # an answer to a call that is gone
-    return [*items[:begin], *items[end:]] if end < len(items) else []
-
-
-def _is_instruction(item: Item) -> bool:
-    return isinstance(item, Message) and item.role == "system"
+        try:
+            text: str | None = self._stream.step(self._tokenizer, token)
+        except Exception:  # tokenizers' own: single bytes that are no UTF-8 undid what was read
+            self._stream = self._new_stream()
+            text = self._stream.step(self._tokenizer, token)
+        return text or ""

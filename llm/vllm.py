@@ -122,16 +122,15 @@ class Vllm:
         """Return the prompt of an answer."""
         return self.tokens.prompt(items, tools, self.limit)
 
-    def read(self) -> Work | None:
-        """Begin a request whose prompt comes in pieces; None if there is no room for one.
+    def read(self, tokens: int) -> Work | None:
+        """Begin a request whose prompt, of so many tokens by now, comes in pieces.
 
-        Such requests hold their place and their KV blocks while a caller speaks, and vLLM
-        takes neither from them. So all together they get half of each.
+        None if there is no room for one. Such requests hold their place and their KV blocks
+        while a caller speaks, and vLLM takes neither from them. So all together they get half
+        of each.
         """
-        loaded = self._running()
-        reading = [work for work in self._works if work.chunks is not None]
-        held = sum(len(work.sent) for work in reading)
-        room = len(reading) < self._options.max_num_seqs // 2 and held < loaded.capacity // 2
+        reading = sum(work.chunks is not None for work in self._works)
+        room = reading < self._options.max_num_seqs // 2 and self._has_room(tokens)
         if not (self._options.stream_prompt and room):
             return None
         work = Work(self._adapter(""), chunks=asyncio.Queue())
@@ -139,11 +138,18 @@ class Vllm:
         self._begin(work, work.stream(), sampling, time.monotonic())
         return work
 
-    def read_on(self, work: Work, settled: Sequence[int]) -> None:
-        """Let a request read what is new of `settled`, which begins with what it has read."""
-        if rest := settled[len(work.sent) :]:
+    def read_on(self, work: Work, settled: Sequence[int]) -> bool:
+        """Let a request read what is new of `settled`, which begins with what it has read.
+
+        False if there is no room for it.
+        """
+        rest = settled[len(work.sent) :]
+        if rest and not self._has_room(len(rest)):
+            return False
+        if rest:
             work.unread += 1
             self._give(work, rest, None)
+        return True
 
     def answer(self, work: Work, prompt: Sequence[int], params: Params) -> bool:
         """Let a request read the rest of its prompt and answer; False if it cannot serve."""
@@ -164,6 +170,11 @@ class Vllm:
         sampling = self._sampling(params, len(prompt))
         self._begin(work, tokens_input(list(prompt)), sampling, deadline)
         return work
+
+    def _has_room(self, tokens: int) -> bool:
+        """Whether prompts that are still being spoken may hold so many tokens more."""
+        held = sum(len(work.sent) for work in self._works if work.chunks is not None)
+        return held + tokens <= self._running().capacity // 2
 
     def _running(self) -> Loaded:
         if self._loaded is None:
@@ -276,9 +287,9 @@ class Thread:
             settled = engine.tokens.settled(self._items, self._tools, engine.limit)
             if self._reading and settled[: len(self._reading.sent)] != self._reading.sent:
                 self._drop()
-            self._reading = self._reading or engine.read()
-            if self._reading:
-                engine.read_on(self._reading, settled)
+            self._reading = self._reading or engine.read(len(settled))
+            if self._reading and not engine.read_on(self._reading, settled):
+                self._drop()
         except EngineError:
             self._drop()  # `generate` will say why
 

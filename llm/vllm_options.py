@@ -107,7 +107,7 @@ class VllmOptions:
         _within("max_model_len", self.max_model_len, 64, 10_000_000)
         _within("max_num_seqs", self.max_num_seqs, 2, 4096)
         _within("max_num_batched_tokens", self.max_num_batched_tokens, 64, 1_000_000)
-        _within("gpu_memory_utilization", self.gpu_memory_utilization, 0.05, 0.98)
+        _within("gpu_memory_utilization", self.gpu_memory_utilization, 0.001, 0.98)
         _within("kv_cache_gib", self.kv_cache_gib, 0.0, 10_000.0)
         _one_of("block_size", self.block_size, (0, *BLOCK_SIZES))
         _one_of("cuda_graphs", self.cuda_graphs, CUDA_GRAPHS)

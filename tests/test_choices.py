@@ -96,6 +96,17 @@ async def test_what_cannot_be_chosen_is_named_and_changes_nothing(
         SessionSettings().changed(change, VOICES)
 
 
+async def test_a_server_whose_voice_the_mouth_lacks_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="voice is 'baritone'; expected one of hum, hum-low"):
+        async with running(tmp_path, voice="baritone"):
+            pass  # every reply of every call would fail
+
+
+def test_a_language_has_an_end() -> None:
+    with pytest.raises(ChoiceError, match="expected a BCP 47 tag"):
+        SessionSettings().changed({"language": "en" + "-aa" * 1_000_000}, VOICES)
+
+
 def test_a_language_may_be_found_out() -> None:
     assert SessionSettings().changed({"language": "auto"}, VOICES).language == "auto"
 

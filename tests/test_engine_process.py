@@ -27,6 +27,7 @@ from voice.engine_mind import RemoteMind
 from voice.engine_mouth import RemoteMouth
 from voice.engine_process import EngineProcess, StartError
 from voice.engine_wire import CHUNKS_AHEAD, PIECES_AHEAD, Make
+from voice.prefill import Prefill
 
 TESTS = Path(__file__).parent
 FRAME = np.zeros(320, np.float32)
@@ -436,6 +437,22 @@ async def test_a_killed_process_fails_what_it_did_and_is_started_again(
     assert await crew.ask("say hi") == " hi"
 
 
+@pytest.mark.parametrize("read", ["before the death", "during the restart"])
+async def test_what_a_dead_mind_has_read_is_read_again(crew: Crew, read: str) -> None:
+    prefill, old = Prefill(crew.mind), crew.process.pid
+    if read == "before the death":
+        prefill.read([], [], "say")
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: crew.process.pid == 0)
+    if read == "during the restart":
+        prefill.read([], [], "say")
+    await crew.restarted(old)
+    thread = prefill.take([Message("user", "say hi")], [])
+    assert [piece async for piece in thread.generate(Params(), 0.0)] == [Text(" hi")]
+    thread.close()
+    assert crew.process.works == {}
+
+
 async def test_an_engine_that_says_it_has_failed_ends_its_process(crew: Crew) -> None:
     old = crew.process.pid
     with pytest.raises(llm.engine.EngineError, match="unruly mind has failed: CUDA error"):
@@ -478,6 +495,41 @@ async def test_what_a_process_started_ends_with_it() -> None:
     finally:
         await crew.stop()
     assert gone(second)
+
+
+async def test_what_a_dead_process_started_ends_though_the_server_stops_meanwhile() -> None:
+    crew = crew_of(mind=Make("unruly:Mind", (), {"child": True}))
+    await crew.start()
+    child, old = int(await crew.ask("child")), crew.process.pid
+    os.kill(child, signal.SIGSTOP)  # it takes no SIGTERM
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: crew.process.pid == 0)
+    await asyncio.sleep(0.1)
+    await crew.stop()
+    try:
+        await eventually(lambda: gone(child))
+    finally:
+        if not gone(child):
+            os.kill(child, signal.SIGKILL)
+
+
+async def test_a_process_that_hangs_is_started_again(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_process, "BEAT", 0.3)
+    await crew.stop()
+    await crew.start()
+    old = crew.process.pid
+    hearing = asyncio.create_task(crew.ears.open(Listening()).finish(0.0))
+    assert (await hearing).text == "0 en"
+    os.kill(old, signal.SIGSTOP)
+    with pytest.raises(llm.engine.EngineError, match="unruly hung: no answer for"):
+        async with asyncio.timeout(SOON):
+            await crew.ask("say hi")
+    await crew.restarted(old)
+    assert gone(old)
+    assert "hung" in caplog.text
+    assert await crew.ask("say better") == " better"
 
 
 async def test_ctrl_c_is_not_for_engines(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:

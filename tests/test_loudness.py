@@ -39,13 +39,21 @@ def test_later_chunks_move_the_gain_slowly_and_without_a_step() -> None:
     leveller.push(voice(0.25, -30.0))
     before = leveller.gain_db
     assert before is not None
-    steady = np.full(RATE, 0.5, np.float32)  # 1 s, far louder
+    steady = np.full(RATE, 0.1, np.float32)  # 1 s, far louder
     out = leveller.push(steady)
     assert leveller.gain_db == pytest.approx(before - SLEW, abs=0.01)
     quiet = np.full(RATE, 0.05, np.float32)
     begins = Leveller(RATE, -20.0, gain_db=3.0).push(quiet)[0]
     assert begins == pytest.approx(0.05 * 10 ** (3 / 20), rel=1e-4)
     assert np.abs(np.diff(out)).max() < 0.001
+
+
+def test_a_breath_before_the_first_word_does_not_set_the_gain() -> None:
+    leveller = Leveller(RATE, -20.0)
+    leveller.push(voice(0.3, -46.0))
+    said = leveller.push(voice(0.5, -20.0))
+    assert loudness(said) == pytest.approx(-20.0, abs=0.5)
+    assert np.abs(said).max() <= KNEE
 
 
 def test_a_known_gain_is_kept_until_the_voice_says_otherwise() -> None:

@@ -6,6 +6,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +401,10 @@ def test_a_containers_limit_is_the_memory(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text(f"{2**23}\n")
     made = device_facts.main_memory(meminfo, tmp_path)
     assert (made.total, made.free) == (2**24, 2**23)
+    stat = f"anon 7\nfile {2**22}\ninactive_file {2**20}\nactive_file {2**21}\n"
+    (tmp_path / "memory.stat").write_text(stat)  # a model that was just fetched is in the cache
+    made = device_facts.main_memory(meminfo, tmp_path)
+    assert made.free == 2**23 + 2**20 + 2**21
 
 
 def test_a_wheel_built_for_cuda_is_found_by_its_libraries(
@@ -460,6 +465,10 @@ def test_vllm_is_told_its_share_unless_the_user_says_another(
     own = load(None, {"VOICE_VLLM_GPU_MEMORY_UTILIZATION": "0.3"}, {}).settings
     kept: Any = planning.applied(own, made)
     assert kept.vllm.gpu_memory_utilization == 0.3
+    small = replace(chosen, vllm=replace(chosen.vllm, kv_cache_gib=1.0))
+    made = planning.plans(small, [gpu], main)
+    told = planning.applied(small, made)  # the weights of these files are a few bytes
+    assert told.vllm.gpu_memory_utilization == made[0].utilization < 0.05
     monkeypatch.setattr(device_facts, "installed", lambda *names: "")
     on_cpu: Any = planning.applied(chosen, planning.plans(chosen, [], main))
     assert on_cpu.vllm.kv_cache_gib == 8192 * 131_072 / GIB

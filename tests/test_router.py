@@ -97,7 +97,7 @@ class Server:
             self.bodies.append(request)
             self.times.append(asyncio.get_running_loop().time())
         self.working += 1
-        answering = asyncio.ensure_future(self._answer(writer))
+        answering = asyncio.ensure_future(self._answer(writer, self.mode))  # as it is now
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,8 +108,8 @@ class Server:
             gone.cancel()
             await asyncio.wait({answering, gone})
 
-    async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        match self.mode:
+    async def _answer(self, writer: asyncio.StreamWriter, mode: str) -> None:
+        match mode:
             case "silent":
                 await asyncio.Event().wait()
             case "headers":
@@ -143,7 +143,7 @@ class Server:
                 await self.go_on.wait()
                 rest = {"index": 0, "function": {"arguments": "}"}}
                 writer.write(event(delta={"tool_calls": [rest]}) + done())
-            case mode:  # a status, with more headers
+            case _:  # a status, with more headers
                 status, _, headers = mode.partition(" ")
                 more = f"{headers}\r\n" if headers else ""
                 said = b'{"error": {"message": "not now"}}'

@@ -20,7 +20,7 @@ LAPTOP = Facts(vllm="0.32.0+cpu", cores=8)
         ({"dtype": "int4"}, r"vllm\.dtype is 'int4'; expected one of auto, bfloat16"),
         ({"max_model_len": 8}, r"vllm\.max_model_len is 8; expected 64 to"),
         ({"max_num_seqs": 0}, r"vllm\.max_num_seqs is 0; expected 2 to 4096"),
-        ({"gpu_memory_utilization": 1.5}, r"gpu_memory_utilization is 1\.5; expected 0\.05 to"),
+        ({"gpu_memory_utilization": 1.5}, r"gpu_memory_utilization is 1\.5; expected 0\.001 to"),
         ({"block_size": 24}, r"block_size is 24; expected one of 0, 16, 32"),
         ({"kv_cache_dtype": "fp4"}, r"kv_cache_dtype is 'fp4'; expected one of auto, fp8"),
         ({"quantization": "int3"}, r"quantization is 'int3'; expected one of \"\", fp8"),

@@ -437,13 +437,20 @@ async def test_stopping_fails_who_waits(model: Model) -> None:
             await answer(engine, sound(1))
 
 
-async def test_longer_than_the_model_sees_is_heard_to_its_end(model: Model) -> None:
-    async with started(model, interval=0.0, align=True, repetitive=100) as engine:
+@pytest.mark.parametrize("padding", [0.5, 4.0])
+async def test_longer_than_the_model_sees_is_heard_to_its_end(model: Model, padding: float) -> None:
+    options = {"interval": 0.0, "align": True, "repetitive": 100, "padding": padding}
+    async with started(model, **options) as engine:
         heard = await answer(engine, sound(40))
-    assert len(heard.committed) >= 29
+    assert len(heard.committed) >= 25
     assert len(model.heard) > 1
     assert all(seconds <= 30 for batch in model.heard for seconds in batch)
     assert heard.end == 40 * RATE
+
+
+def test_padding_leaves_room_for_a_window_that_is_cut() -> None:
+    with pytest.raises(ValueError, match=r"whisper.padding is 5.0 s; expected 0.0 to 4.0 s"):
+        WhisperOptions(padding=5.0)  # windows would never grow so long that they must be cut
 
 
 async def test_the_language_is_the_one_of_the_call(model: Model) -> None:

@@ -19,6 +19,11 @@ def test_a_number_is_several_spoken_words_and_a_dash_is_none() -> None:
     assert by_durations(["a", "—"], ["a", ""], "a", [7]) == [Word("a", 0, 7), Word("—", 7, 7)]
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_rest_of_a_long_word_has_no_word_of_its_own() -> None:
+    assert by_durations([], [], "aaaa", [10] * 4) == []
+
+
 def test_words_that_run_together_share_their_time() -> None:
     # "of the" became one group of symbols; the last group lasts far longer.
     words = by_durations(["of", "the", "dog"], ["ov", "ðə", "dɒɡ"], "ovðə dɒɡ", [10] * 5 + [30] * 3)
@@ -55,7 +60,7 @@ def test_words_come_with_the_audio_they_begin_in() -> None:
 
 def test_guessed_times_follow_the_pace_and_the_end_corrects_them() -> None:
     times = Paced(["one", "two", "six"], 10)  # three letters and a gap each
-    assert times.until(45, ended=False) == [Word("one", 0, 40), Word("two", 40, 80)]
+    assert times.until(45, ended=False) == [Word("one", 0, 40), Word("two", 40, 45)]
     assert times.until(100, ended=True) == [Word("six", 80, 100)]
     assert times.pace == pytest.approx(100 / 12)
 
@@ -79,3 +84,4 @@ def test_every_word_comes_once_in_order(words: list[str], grows: list[int]) -> N
     assert [word.text for word in found] == words
     edges = [edge for word in found for edge in (word.start, word.end)]
     assert edges == sorted(edges)
+    assert all(edge <= at for edge in edges)

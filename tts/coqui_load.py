@@ -31,6 +31,9 @@ from tts.xtts import Xtts
 
 INSTALL = "install it with `pip install coqui-tts torch torchaudio`"
 
+SHORTEST = 0.35
+"""Seconds of a recording below which Coqui finds no voice in it."""
+
 _FILES = ("speakers_file", "language_ids_file", "d_vector_file")
 
 
@@ -61,15 +64,21 @@ def look(model: str) -> Folder:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         kind = str(config["model"]).lower()
-        audio = config["audio"]
-        rate = int(audio.get("output_sample_rate") or audio["sample_rate"])
+        rate = int(config["audio"]["sample_rate"]) if kind != "xtts" else _xtts_rate(config)
+        if rate <= 0:
+            raise ValueError(f"a sample rate of {rate}")
     except FileNotFoundError as error:
         raise EngineError(f"no config.json in {path}; {again}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise EngineError(f"{path / 'config.json'} is not Coqui's: {error!r}; {again}") from error
     if kind not in ("vits", "xtts"):
         raise EngineError(f"{path} is a {kind} model; only vits and xtts are supported")
     return Folder(path, kind, rate)
+
+
+def _xtts_rate(config: Any) -> int:
+    """Return the rate that the decoder is built for; `audio` may say something else."""
+    return int((config.get("model_args") or {}).get("output_sample_rate", 24_000))
 
 
 def load(folder: Folder, device: Device, options: CoquiOptions) -> Vits | Xtts:
@@ -195,6 +204,9 @@ def _cloned(model: Any, config: Any, recording: Path) -> tuple[Any, Any]:
             raise wave.Error(f"{8 * width} bits a sample")
     except (wave.Error, EOFError) as error:
         raise EngineError(f"{recording} is not a WAV file of 16 bits: {error}") from error
+    seconds = len(raw) / (2 * channels * rate)
+    if seconds < SHORTEST:
+        raise EngineError(f"{recording} lasts {seconds:.2g} s; give it 3 to 10 s of the voice")
     pcm = np.frombuffer(raw, np.int16).reshape(-1, channels).mean(axis=1) / 32_768
     audio = torch.tensor(pcm, dtype=torch.float32).unsqueeze(0)
     latents = model.get_gpt_cond_latents(

@@ -32,7 +32,8 @@ KNEE = 0.8
 class Leveller:
     """Brings a voice to one loudness: a slow gain, then a soft limiter.
 
-    The first chunk with speech in it sets the gain outright, later ones move it slowly.
+    The first chunk with speech in it sets the gain outright, later ones move it slowly. A chunk
+    beside which all before were pauses, a breath or a hum, is the first.
     Made for one `speak`; `gain_db` of the last one by the same voice is a good start.
     """
 
@@ -58,6 +59,8 @@ class Leveller:
         level = self._level()
         if level is not None:
             aim = min(max(self._target - level, -MOST_GAIN), MOST_GAIN)
+            if before is not None and aim < before - PAUSE:
+                before = None  # what it was set by turns out to have been a pause
             step = SLEW * pcm.size / self._rate
             self._gain = aim if before is None else min(max(aim, before - step), before + step)
         if self._gain is None:

@@ -34,12 +34,14 @@ def by_durations(
             begin = clock[groups[at][0]] if at < len(groups) else clock[-1]
             edges.append((begin, clock[group[-1][1]] if group else begin))
             at += count
-    else:
+    elif words:
         weights = [sum(not c.isspace() for c in text) for text in spoken]
         if not any(weights):
             weights = [1] * len(words)
         shares = np.cumsum([0, *weights]) / sum(weights) * len(symbols)
         edges = list(pairwise(np.interp(shares, range(len(symbols) + 1), clock).tolist()))
+    else:
+        edges = []  # of a word cut in two, the second part
     times = [Word(word, round(a), round(b)) for word, (a, b) in zip(words, edges, strict=True)]
     if times:  # what sounds before the first word belongs to it
         times[0].start = 0
@@ -69,7 +71,8 @@ class Timed:
 class Paced:
     """Words whose times are guessed from their lengths and a pace.
 
-    Good to a few tenths of a second. The end corrects it: when the audio is over, the
+    Good to a few tenths of a second. No word ends after the audio that is known: what follows
+    would overlap if the guess was too slow. The end corrects it: when the audio is over, the
     words that are left share what is left of it, and `pace` says what it really was.
     """
 
@@ -81,7 +84,7 @@ class Paced:
         self._edges = list(pairwise(accumulate(weights, initial=0)))
         self._words = deque(zip(words, self._edges, strict=True))
         self._at = 0
-        """End of the last word given out."""
+        """End of the last word given out, as guessed."""
         self.pace = pace
         """Samples for each letter, known once the audio has ended."""
 
@@ -91,7 +94,8 @@ class Paced:
         due: list[Word] = []
         if ended and self._words:
             left = self._total - self._words[0][1][0]
-            first, pace = self._at, max(0.0, (sample - self._at) / left)
+            first = min(self._at, sample)
+            pace = (sample - first) / left
             base = self._words[0][1][0]
             while self._words:
                 word, (begin, end) = self._words.popleft()
@@ -100,8 +104,8 @@ class Paced:
                 )
         while self._words and round(self._words[0][1][0] * pace) < sample:
             word, (begin, end) = self._words.popleft()
-            due.append(Word(word, round(begin * pace), round(end * pace)))
-            self._at = due[-1].end
+            self._at = round(end * pace)
+            due.append(Word(word, round(begin * pace), min(self._at, sample)))
         if ended:
             self.pace = sample / self._total if self._total else self._pace
         return due

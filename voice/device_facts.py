@@ -74,15 +74,31 @@ def main_memory(
     """Return this machine's main memory, or what a container may use of it."""
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+        ),
     ):
         with suppress(OSError, ValueError):
             most = int((groups / limit).read_text())
             if most < total:
-                total, free = most, min(free, most - int((groups / used).read_text()))
+                held = int((groups / used).read_text()) - _cached(groups / stat)
+                total, free = most, min(free, most - held)
     return Device("main memory", total, max(free, 0), cuda=False)
+
+
+def _cached(stat: Path) -> int:
+    """Return the bytes of files that a container keeps in memory as long as nobody needs it."""
+    try:
+        lines = dict(line.split() for line in stat.read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    both = [int(lines.get(f"{kind}_file", 0)) for kind in ("inactive", "active")]
+    below = [int(lines.get(f"total_{kind}_file", 0)) for kind in ("inactive", "active")]
+    return max(sum(both), sum(below))
 
 
 def installed(*names: str) -> str:

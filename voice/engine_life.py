@@ -73,6 +73,7 @@ class Life(asyncio.Protocol):
         ready: What the process says of its engines, once they are loaded.
         lost: Done once it is of no use any more: it has ended, or said that it is about to.
         reason: Why, in its own words, "" if it said nothing.
+        heard: Whether anything came over the socket since this was last set to False.
     """
 
     process: asyncio.subprocess.Process
@@ -83,6 +84,7 @@ class Life(asyncio.Protocol):
         self.ready: asyncio.Future[Json] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.reason = ""
+        self.heard = False
         self.output = Output()
         self._deliver, self._died = deliver, died
         self._messages = Messages()
@@ -138,10 +140,12 @@ class Life(asyncio.Protocol):
             await asyncio.wait({self.lost}, timeout=patience)
         with contextlib.suppress(ProcessLookupError):  # nobody is left
             os.killpg(self.process.pid, signal.SIGTERM)
-            for _ in range(TIDYING):
-                await asyncio.sleep(0.05)
-                os.killpg(self.process.pid, 0)
-            os.killpg(self.process.pid, signal.SIGKILL)
+            try:
+                for _ in range(TIDYING):
+                    await asyncio.sleep(0.05)
+                    os.killpg(self.process.pid, 0)
+            finally:  # also when the server stops meanwhile, and waits no longer
+                os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         self.transport.abort()
         reading, watching = self._tasks
@@ -149,15 +153,22 @@ class Life(asyncio.Protocol):
         reading.cancel()
         await asyncio.wait({reading, watching})
 
+    def give_up(self, reason: str) -> None:
+        """Note that it is of no use any more, and why."""
+        self.reason = reason
+        self._end()
+
     def data_received(self, data: bytes) -> None:
         """Take what came over the socket."""
+        self.heard = True
         for message in self._messages.feed(data):
             match message:
                 case (Kind.READY, 0, value, _):
                     self.ready.set_result(value)
                 case (Kind.FAILED, 0, str(reason), _):
-                    self.reason = reason
-                    self._end()
+                    self.give_up(reason)
+                case (Kind.PONG, *_):
+                    pass
                 case _:
                     self._deliver(message)
 

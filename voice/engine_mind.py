@@ -64,7 +64,8 @@ class RemoteThread:
     ) -> None:
         self._mind = mind
         self._process = process
-        self._failure = ""
+        self.failed = ""
+        """Why it will never be written, "" if it may: what was read for it is lost."""
         self._closed = False
         opened = [[tagged(item) for item in items], list(tools)]
         self._number = process.begin(self, Kind.OPEN, opened)
@@ -80,8 +81,8 @@ class RemoteThread:
 
         At most `PIECES_AHEAD` pieces are written ahead of those that were taken.
         """
-        if self._failure:
-            raise EngineError(self._failure)
+        if self.failed:
+            raise EngineError(self.failed)
         if self._closed:
             return
         mind, beside = self._mind, self._mind.beside
@@ -121,4 +122,4 @@ class RemoteThread:
 
     def fail(self, reason: str) -> None:
         """Fail generations that begin from now on; each under way is told by itself."""
-        self._failure = reason
+        self.failed = reason

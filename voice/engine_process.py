@@ -35,6 +35,10 @@ STOP_WITHIN = 10.0
 RESTART_AFTER = (0.1, 5.0)
 """Seconds before a dead process's first restart, and at most before any later one."""
 
+BEAT, BEATS = 5.0, 6
+"""Seconds after which a process is asked whether it still runs, and how often in a row it may
+say nothing until it counts as hung: its models work in threads, and leave it time to answer."""
+
 UNSENT = 32 << 20
 """Bytes that may wait in front of a process that reads nothing: 8 s of audio of 64 callers."""
 
@@ -210,11 +214,22 @@ class EngineProcess:
     async def _keep(self, life: Life) -> None:
         """Start the process again whenever it has died."""
         while True:
-            await asyncio.wait({life.lost})
+            await self._lost(life)
             await life.end()
             said = "" if life.reason else life.output
             log.error("%s %s; starting it again%s", self.name, life.fate, said)
             life = await self._again()
+
+    async def _lost(self, life: Life) -> None:
+        """Wait until the process has died, or does not answer any more."""
+        silent = 0
+        while not life.lost.done():
+            life.heard = False
+            life.transport.write(pack(Kind.PING, 0))
+            await asyncio.wait({life.lost}, timeout=BEAT)
+            silent = 0 if life.heard else silent + 1
+            if silent == BEATS and not life.lost.done():
+                life.give_up(f"{self.name} hung: no answer for {BEAT * BEATS:.0f} s")
 
     async def _again(self) -> Life:
         """Start the process until that succeeds."""

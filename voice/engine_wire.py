@@ -74,6 +74,8 @@ class Kind(IntEnum):
     about so long: [deadline, seconds]. The number is its own."""
     RELEASE = 15
     """It has its result."""
+    PING = 16
+    """Does it still run? The answer is PONG."""
 
     # From the engine process.
     READY = 32
@@ -86,6 +88,8 @@ class Kind(IntEnum):
     """Why this work will not be completed; number 0: why the process ends."""
     WANT = 36
     """The mouth waits for the next phrase."""
+    PONG = 37
+    """It does."""
 
 
 Message = tuple[Kind, int, Json, bytearray]

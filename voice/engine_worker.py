@@ -59,6 +59,8 @@ async def serve(wire: socket.socket) -> bool:
                 plans.set_result(message[2])
             case Kind.STOP:
                 stopped.set_result(None)
+            case Kind.PING:
+                tell(Kind.PONG, 0)
             case _:
                 host.receive(*message)
 

@@ -12,8 +12,9 @@ class Prefill:
     """The thread in which the answer to the caller's turn is begun before its end, one at most.
 
     It is used only where what it has read is the very beginning of what is asked in the end,
-    letter by letter; anything else (other words, a conversation that was cut or went on) closes
-    it, and a new thread is opened. So the model never sees what the conversation does not hold.
+    letter by letter; anything else (other words, a conversation that was cut or went on, an engine
+    that died since) closes it, and a new thread is opened. So the model never sees what the
+    conversation does not hold.
 
     Attributes:
         mind: The language model.
@@ -72,6 +73,8 @@ class Prefill:
         """Return the words that are still to be read of `items`; None if others were read."""
         if self._thread is None or tuple(tools) != tuple(self._tools):
             return None
+        if getattr(self._thread, "failed", ""):
+            return None  # its engine died; the one that was started anew has read nothing
         return words_between(self._read, items)
 
 

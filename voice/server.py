@@ -80,8 +80,10 @@ class Server:
 
         Raises:
             RuntimeError: If an engine cannot start; the message names the remedy.
+            ValueError: If the mouth has no such voice as the settings name.
         """
         await asyncio.gather(self.ears.start(), self.mouth.start())
+        self.usual.changed({"voice": self.usual.voice}, self.mouth.voices)
         await self.mind.start()  # last: vLLM measures what memory the others leave
         for rate in (*websocket.RATES, SPEAKING_RATE):  # the first use of each is slow
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))

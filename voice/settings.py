@@ -23,7 +23,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """How a variable says whether."""
 
-_TAG = re.compile(r"auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_TAG = re.compile(r"auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 import shutil
 import sys
 import time
@@ -406,6 +407,35 @@ async def test_wrong_and_truncated_files_are_errors_with_a_remedy(
         await Coqui(str(path), PLAIN).start()
 
 
+class Bomb:
+    """Pickled, it runs code where it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+async def test_no_code_in_a_model_is_run(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    for size, name, content in [
+        ("tiny", "model_file.pth", {"model": Bomb(mark)}),
+        ("cut", "model.pth", {"model": Bomb(mark)}),
+        ("cut", "speakers_xtts.pth", {"Bob": Bomb(mark)}),
+    ]:
+        path = broken(folder(size), tmp_path / f"{size}-{name}")
+        torch.save(content, path / name)
+        with pytest.raises(EngineError, match="do not load"):
+            await Coqui(str(path), PLAIN).start()
+        (path / name).write_bytes(pickle.dumps(content))
+        with pytest.raises(EngineError, match="do not load"):
+            await Coqui(str(path), PLAIN).start()
+        assert not mark.exists()
+    pickle.loads((path / name).read_bytes())
+    assert mark.exists()
+
+
 def test_a_gpu_that_is_not_there_is_an_error(folder: Callable[[str], Path]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
@@ -550,6 +580,11 @@ async def test_a_recording_in_the_folder_is_a_voice(
     assert drive(model, [speech])[0].size
     (path / "voices" / "Bad.wav").write_bytes(b"RIFF")
     with pytest.raises(EngineError, match=r"Bad\.wav is not a WAV file of 16 bits"):
+        loaded(path)
+    with wave.open(str(path / "voices" / "Bad.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(noise[:4_000].tobytes())
+    with pytest.raises(EngineError, match=r"Bad\.wav lasts 0\.25 s; give it 3 to 10 s"):
         loaded(path)
 
 

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -141,7 +142,7 @@ async def test_the_first_token_comes_sooner_the_more_was_read_before(mind: Vllm)
         began = time.perf_counter()
         found = await at_once(mind, items, words, params)
         once.append(time.perf_counter() - began)
-        assert 400 <= found[-1].prompt <= 600  # as the tokenizer, made on the spot, cuts words
+        assert 400 <= found[-1].prompt <= 700  # the tokenizer is trained on docs/, which change
 
         assert mind._loaded
         assert await mind._loaded.llm.reset_prefix_cache()
@@ -221,6 +222,26 @@ async def test_speaking_callers_leave_room_for_answers(mind: Vllm) -> None:
     for seed, answer in zip(range(300, 305), answers, strict=True):
         found = await at_once(mind, conversation(seed), "on tuesday", Params(max_tokens=8))
         assert answer == text(found)
+
+
+async def test_callers_who_speak_at_length_leave_room_for_answers(mind: Vllm) -> None:
+    loaded = mind._loaded
+    assert loaded
+    mind._loaded = replace(loaded, capacity=800)
+    try:
+        threads = [mind.open(conversation(seed), TOOLS) for seed in (310, 311)]
+        for words in ("well", "on tuesday " * 100):  # there is room for both when they begin
+            for thread in threads:
+                thread.append(words)
+            await asyncio.sleep(0.1)
+        reading = [thread._reading for thread in threads if thread._reading]
+        assert sum(len(work.sent) for work in reading) <= 400
+        answers = [text(await pieces(thread, Params(max_tokens=8))) for thread in threads]
+    finally:
+        mind._loaded = loaded
+    for seed, answer in zip((310, 311), answers, strict=True):
+        said = f"well {'on tuesday ' * 100}".strip()
+        assert answer == text(await at_once(mind, conversation(seed), said, Params(max_tokens=8)))
 
 
 async def test_the_earliest_deadline_goes_first(mind: Vllm) -> None:
