@@ -1,8 +1,8 @@
 """Measure models of real size on one GPU: python -m deploy.bench_gpu (make bench-gpu).
 
 Makes the models with random weights, puts the loads of `voice bench` on them one after the other,
-and sets the figures beside what is aimed at. Rows go to build/gpu/rows.jsonl as they come, so that
-a run that breaks off has not been in vain; `--only STEP` does one step again.
+and sets the figures beside what is aimed at. Rows go to build/gpu/real/rows.jsonl as they come, so
+that a run that breaks off has not been in vain; `--only STEP` does one step again.
 
 With --dry-run the steps are done with the smallest models, wherever this is: the figures mean
 nothing then, but the commands have run and every figure has been found in what they printed. The
