@@ -1,11 +1,12 @@
 """Measure models of real size on one GPU: python -m deploy.bench_gpu (make bench-gpu).
 
 Makes the models with random weights, puts the loads of `voice bench` on them one after the other,
-and sets the figures beside what is aimed at. Rows go to build/gpu/rows.jsonl as they come, so that
-a run that breaks off has not been in vain; `--only STEP` does one step again.
+and sets the figures beside what is aimed at. Rows go to build/gpu/real/rows.jsonl as they come, so
+that a run that breaks off has not been in vain; `--only STEP` does one step again.
 
-With --dry-run every step is done with the smallest models, wherever this is: the figures mean
-nothing then, but every command has run and every figure has been found in what it printed.
+With --dry-run the steps are done with the smallest models, wherever this is: the figures mean
+nothing then, but the commands have run and every figure has been found in what they printed. The
+steps with fp8 weights are only printed then: a CPU without AMX takes seconds for each token.
 """
 
 import argparse
@@ -35,11 +36,17 @@ DRY = {"whisper": "tiny", "llama": "tiny", "vits": "tiny", "xtts": "cut"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command, and what it is told through the environment."""
+    """One command.
+
+    Attributes:
+        environment: What it is told besides.
+        skipped: Why it is only printed; "" to run it.
+    """
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    skipped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +82,16 @@ def steps(models: Mapping[str, Path], dry: bool) -> list[Step]:
         "VOICE_TTS": f"coqui:{models['vits']}",
     }
     held = ["--profile", "bench", "--wait", "0.2", "--turns", turns, *_each(calls)]
-    quantised = {"VOICE_VLLM_QUANTIZATION": "fp8_per_channel" if dry else "fp8"}  # as CPUs can
+    quantised = {"VOICE_VLLM_QUANTIZATION": "fp8"}
+    no_fp8 = "fp8 needs a GPU: only printed" if dry else ""
     return [
         Step("asr", engine("asr", "whisper", few)),
         Step("vits", engine("tts", "vits", few)),
         Step("xtts", engine("tts", "xtts", few[:2])),
         Step("llm", engine("llm", "llama", many)),
-        Step("llm-fp8", engine("llm", "llama", many), quantised),
+        Step("llm-fp8", engine("llm", "llama", many), quantised, no_fp8),
         Step("calls", held, whole),
-        Step("calls-fp8", held, whole | quantised),
+        Step("calls-fp8", held, whole | quantised, no_fp8),
     ]
 
 
@@ -190,27 +198,38 @@ def memory(llama: Path) -> Row:
 
 
 def run(step: Step, console: Console) -> list[Row]:
-    """Run one step and return the rows that it printed.
+    """Run one step and return the rows that it printed; one to be skipped prints none.
 
     Raises:
-        RuntimeError: If it failed or printed no row.
+        RuntimeError: If it failed, printed no row, or held calls of which no turn could be
+            measured.
     """
     command = [sys.executable, "-m", "voice.cli", "bench", *step.arguments]
     told = " ".join(f"{name}={value}" for name, value in step.environment.items())
     console.print(f"[bold]{step.name}[/] {told} voice bench {' '.join(step.arguments)}")
+    if step.skipped:
+        console.print(f"[yellow]{step.name}: {step.skipped}[/]")
+        return []
     done = subprocess.run(
         command, env=os.environ | step.environment, stdout=subprocess.PIPE, text=True, check=False
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         raise RuntimeError(f"{step.name} ended with status {done.returncode}: {done.stdout[-500:]}")
-    return [{"step": step.name, **json.loads(line)} for line in lines]
+    rows = [{"step": step.name, **json.loads(line)} for line in lines]
+    for row in rows:
+        if row.get("what") == "voice to voice" and "p50" not in row:
+            wrong = f"{row.get('bad')}, {row.get('lost')} lost"
+            raise RuntimeError(f"{step.name}: no turn of {row['calls']} calls was good: {wrong}")
+    return rows
 
 
 def main() -> int:
     """Do all steps; return 1 if one failed, or, not dry, a figure was missed."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench_gpu", description=__doc__)
-    parser.add_argument("--dry-run", action="store_true", help="smallest models, on any machine")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="smallest models, on any machine; fp8 is not run"
+    )
     parser.add_argument("--only", action="append", help="this step; may be repeated")
     parser.add_argument("--folder", type=Path, default=Path("build/gpu"))
     given = parser.parse_args()

@@ -10,8 +10,8 @@ from transport.audio import from_pcm16
 from transport.line import Pcm
 from transport.websocket_frames import plain
 from voice import stubs
-from voice.bench_calls import _slope
-from voice.callers import SAMPLES, Plan, Reply, babble, frames, hold, noisy, white
+from voice.bench_calls import _slope, faults
+from voice.callers import SAMPLES, Caller, Plan, Reply, Turn, babble, frames, hold, noisy, white
 from voice.settings import load
 from voice.sweep import Sweep
 
@@ -69,6 +69,53 @@ def test_a_reply_that_comes_late_has_an_underrun() -> None:
     assert (reply.underruns, reply.seconds) == (0, pytest.approx(0.08))
     reply.add(0.02, 1.2)
     assert reply.underruns == 1
+
+
+async def test_a_pause_of_the_voice_is_part_of_its_reply() -> None:
+    caller = Caller("ws://nobody/", Plan(speech=[], silence=[], turns=1), 0.0)
+    caller.turns.append(turn := Turn(0, 0.0, ended=0.5))
+    loud, quiet = (np.full(SAMPLES, level, "<i2").tobytes() for level in (3000, 30))
+    for frame in range(40):
+        caller._hear(loud if 5 <= frame < 10 or frame >= 20 else quiet, 1.0 + 0.02 * frame)
+    assert turn.reply is not None
+    assert turn.reply.first == pytest.approx(1.1)  # quiet before it is not yet an answer
+    assert turn.reply.seconds == pytest.approx(0.7)
+    assert turn.reply.underruns == 0
+
+
+def test_a_bad_turn_says_what_was_wrong_with_it() -> None:
+    def turn(**heard: float) -> Turn:
+        return Turn(1, 0.0, ended=1.0, reply=Reply(1.3, **heard))
+
+    assert faults(turn(seconds=1.9), 2.0) == []
+    assert faults(turn(seconds=1.0), 2.0) == ["in part"]
+    assert faults(turn(seconds=2.0, underruns=1), 2.0) == ["gap"]
+    assert faults(Turn(1, 0.0, ended=1.0, early=0.5), None) == ["talked over", "unanswered"]
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_a_patient_caller_lets_a_reply_of_unknown_length_end(
+    tmp_path: Path, patient: bool
+) -> None:
+    settings = load(None, {}, {"profile": "bench", "bench.reply": 2.4}).settings
+    speech, silence = noisy([voiced(0.8)], white(-50))
+    async with running(
+        tmp_path,
+        agent=stubs.agent(),
+        ears=stubs.ears(settings.bench),
+        mind=stubs.mind(settings.bench),
+        mouth=stubs.mouth(settings.bench),
+        turn=settings.turn,
+        profile="bench",
+    ) as live:
+        plan = Plan(speech=speech, silence=silence, turns=2, period=2.0, pause=0.2, patient=patient)
+        (caller,) = await hold("127.0.0.1", live.port, plan, 1, limit=30)
+    first, second = caller.turns[:2]
+    assert first.reply is not None
+    assert (first.reply.seconds > 2.3) == patient
+    if patient:
+        assert second.early is None
+        assert second.started >= first.reply.play_end + plan.pause
 
 
 def test_a_slope_has_an_error() -> None:

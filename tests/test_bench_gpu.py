@@ -85,3 +85,23 @@ def test_a_step_gives_its_rows_and_says_what_went_wrong(
         script.write_text(f"#!/bin/sh\n{body}\n")
         with pytest.raises(RuntimeError, match="asr ended with status"):
             bench_gpu.run(bench_gpu.Step("asr", []), quiet)
+    row = '{"what": "voice to voice", "calls": 2, "bad": {"unanswered": 4}, "lost": 0}'
+    script.write_text(f"#!/bin/sh\necho '{row}'\n")
+    with pytest.raises(RuntimeError, match=r"no turn of 2 calls .*unanswered"):
+        bench_gpu.run(bench_gpu.Step("calls", []), quiet)
+
+
+def test_a_step_that_a_dry_run_cannot_do_is_printed_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr(bench_gpu.sys, "executable", str(tmp_path / "nothing"))
+    skipped = [step for step in steps(MODELS, True) if step.skipped]
+    assert [step.name for step in skipped] == ["llm-fp8", "calls-fp8"]
+    for step in skipped:
+        console = Console(record=True, width=300, quiet=False)
+        assert bench_gpu.run(step, console) == []
+        assert "VOICE_VLLM_QUANTIZATION=fp8" in (told := console.export_text())
+        assert "only printed" in told
+    assert not any(step.skipped for step in steps(MODELS, False))

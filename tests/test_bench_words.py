@@ -1,5 +1,6 @@
 """Real engines whose words are replaced: all of their work is done, and no more."""
 
+import asyncio
 from contextlib import aclosing
 
 import numpy as np
@@ -10,6 +11,7 @@ from asr.fake import Fake as FakeEars
 from llm.engine import Message, Params, Text, Usage
 from llm.fake import Fake as FakeMind
 from voice import bench_words
+from voice.prefill import Prefill
 from voice.stubs import REPLY, TRANSCRIPT
 
 
@@ -27,12 +29,23 @@ async def test_every_utterance_is_heard_as_the_agreed_words() -> None:
         assert real.listening == 0
 
 
-async def test_words_are_heard_as_time_goes_on() -> None:
-    stream = bench_words.Ears(FakeEars(["gibberish"])).open(Listening())
-    stream.push(np.zeros(RATE, np.float32))
-    heard = [hypothesis.text async for hypothesis in stream.hypotheses()]
-    assert heard == ["Could you please"]
-    stream.close()
+async def test_words_are_sure_as_time_goes_on_though_the_real_ones_are_not() -> None:
+    real = FakeEars([""])
+    stream = bench_words.Ears(real).open(Listening())
+    heard = []
+
+    async def listen() -> None:
+        async for hypothesis in stream.hypotheses():
+            heard.append(" ".join(word.text for word in hypothesis.committed))
+
+    listening = asyncio.create_task(listen())
+    for _ in range(20):
+        stream.push(np.zeros(RATE // 10, np.float32))
+        await asyncio.sleep(0)
+    assert heard == ["Could", "Could you", "Could you please"]
+    await stream.finish(0.0)
+    await listening  # ends with the utterance
+    assert real.listening == 0
 
 
 async def test_each_piece_of_the_real_answer_becomes_a_token_of_the_agreed_one() -> None:
@@ -55,3 +68,28 @@ async def test_the_real_model_is_stopped_after_the_last_agreed_word_and_when_cut
         await anext(pieces)
         assert real.generating == 1
     assert real.generating == 0
+
+
+async def test_a_real_model_that_reads_early_is_given_the_words_as_they_are_said() -> None:
+    class Reading(FakeMind):
+        prefills = False
+
+        async def start(self) -> None:
+            self.prefills = True  # a model in another process says so once it is loaded
+
+    real = Reading("x y z.")
+    mind = bench_words.Mind(real)
+    early = Prefill(mind)
+    assert not early.useful
+    await mind.start()
+    assert early.useful
+    early.read([], [], "Could you")
+    early.read([], [], "Could you please")
+    read = early._thread
+    thread = early.take([Message("user", TRANSCRIPT)], [])
+    assert thread is read
+    answer = [piece async for piece in thread.generate(Params(max_tokens=2), 0.0)]
+    assert answer[:-1] == [Text("Sure"), Text(",")]
+    assert real.prompts == [(Message("user", TRANSCRIPT),)]
+    thread.close()
+    assert not bench_words.Mind(FakeMind("x")).prefills

@@ -9,9 +9,11 @@ import json
 import math
 import os
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -41,8 +43,8 @@ COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
 """Calls at once, until one fails."""
 
 REAL_PERIOD = 15.0
-"""Seconds from one utterance to the next where engines are real: their voice decides how long a
-reply is."""
+"""Seconds from one utterance to the next where engines are real, at the least: their voice decides
+how long a reply is, and nobody speaks before its end."""
 
 LEAST = 0.9
 """Share of a reply that must come."""
@@ -223,9 +225,10 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
     plan = Plan(speech=said, silence=silence, turns=turns + 1)
     cores, own_core = bench_server.apart()
     settings = conditions.settings()
-    if real_engines():
+    if real := real_engines():
         settings["turn.idle"] = 600.0  # nobody shall ask whether the caller is still there
-        plan, cores = replace(plan, period=REAL_PERIOD), set(bench_server.CORES)
+        plan = replace(plan, period=REAL_PERIOD, patient=True)
+        cores = set(bench_server.CORES)
     os.sched_setaffinity(0, own_core)
     async with bench_server.server(settings=settings, cores=cores) as server:
         await asyncio.sleep(1)
@@ -237,13 +240,18 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
             plan,
             count,
             begun=lambda: begun.append((monotonic(), server.usage())),
-            limit=(turns + 3) * plan.period + 30,
+            limit=(turns + 3) * plan.period * (2 if real else 1) + 30,
         )
         (at, start), end = begun[0], server.usage()
         seconds = monotonic() - at
     measured = [turn for caller in callers for turn in caller.turns[1 : turns + 1]]
     good = [turn for turn in measured if turn.reply is not None and turn.early is None]
     gaps = [turn.reply.first - turn.ended for turn in good if turn.reply and turn.ended]
+    described = conditions.described()
+    if "tts" in real:  # how long a reply is to be, nobody knows but by the others
+        lengths = [turn.reply.seconds for turn in measured if turn.reply]
+        described["reply_s"] = round(float(np.median(lengths)), 2) if lengths else None
+    bad = [kinds for turn in measured if (kinds := faults(turn, described["reply_s"]))]
     return {
         "what": "voice to voice",
         "unit": "ms",
@@ -251,32 +259,36 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
         "turns": len(measured),
         **_percentiles(gaps, (50, 95, 99)),
         **({"mean": round(1000 * float(np.mean(gaps)), 1)} if gaps else {}),
-        "bad_turns": sum(_bad(turn, conditions.reply) for turn in measured),
+        "bad_turns": len(bad),
+        "bad": dict(Counter(chain.from_iterable(bad))),
         "lost": sum(bool(caller.lost) for caller in callers),
         "cpu_percent": round(100 * (end.cpu - start.cpu) / seconds, 1),
         "cpu_percent_per_call": round(100 * (end.cpu - start.cpu) / seconds / count, 3),
         "memory_mb_per_call": round((end.memory - idle.memory) / count, 3),
         "caller_late_ms": round(1000 * max(caller.late for caller in callers), 1),
-        **conditions.described(),
+        **described,
+        **({"engines": real} if real else {}),
         **machine(),
     }
 
 
-def real_engines() -> bool:
-    """Tell whether engines of the profile were replaced by ones that compute (`VOICE_ASR=…`)."""
+def real_engines() -> dict[str, str]:
+    """Return the engines of the profile that were replaced by ones that compute (`VOICE_ASR=…`)."""
     chosen = from_process({"profile": "bench"}).settings
-    return {chosen.asr, chosen.llm, chosen.tts} != {"bench"}
+    every = {"asr": chosen.asr, "llm": chosen.llm, "tts": chosen.tts}
+    return {room: name for room, name in every.items() if name != "bench"}
 
 
-def _bad(turn: Turn, reply: float) -> bool:
-    """Tell whether a turn was unanswered, talked over, answered in part or with a gap."""
+def faults(turn: Turn, reply: float | None) -> list[str]:
+    """Return what was wrong with a turn whose reply should have lasted `reply` seconds."""
     heard = turn.reply
-    return (
-        turn.early is not None
-        or heard is None
-        or heard.underruns > 0
-        or heard.seconds < LEAST * reply
-    )
+    wrong = {
+        "talked over": turn.early is not None,
+        "unanswered": heard is None,
+        "gap": heard is not None and heard.underruns > 0,
+        "in part": heard is not None and heard.seconds < LEAST * (reply or 0.0),
+    }
+    return [name for name, is_so in wrong.items() if is_so]
 
 
 def _percentiles(seconds: Sequence[float], percents: Sequence[int]) -> dict[str, float]:

@@ -6,6 +6,7 @@ utterance and hear `TRANSCRIPT`; a mind generates token by token, and each becom
 of `REPLY`. A mouth needs no words and is left as it is.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
@@ -15,7 +16,10 @@ from llm.script import tokens
 from voice.stubs import REPLY, TRANSCRIPT
 
 WORD = 0.3
-"""Seconds after which one more word of `TRANSCRIPT` counts as heard while the caller speaks."""
+"""Seconds of an utterance after each of which one more word of `TRANSCRIPT` counts as said."""
+
+LAG = 1.0
+"""Seconds from a word to its being sure: two looks, half a second apart, must agree on it."""
 
 
 class Ears:
@@ -43,29 +47,57 @@ class Stream:
 
     def __init__(self, real: asr.engine.Stream) -> None:
         self._real = real
-        self.push = real.push
-        self.close = real.close
+        self._samples = 0
+        self._over = False
+        self._changed = asyncio.Event()
+
+    def push(self, pcm: asr.engine.Pcm) -> None:
+        """Give the real one samples."""
+        self._real.push(pcm)
+        self._samples += len(pcm)
+        self._changed.set()
 
     async def hypotheses(self) -> AsyncIterator[asr.engine.Hypothesis]:
-        """Yield what of the agreed words was said by then, whenever the real one changed."""
-        async for real in self._real.hypotheses():
-            yield _agreed(real, int(real.end / asr.engine.RATE / WORD))
+        """Yield what of the agreed words is sure by then, whenever it is one more.
+
+        The real one looks for words all the while, but of those that random weights make up it
+        believes none: it may have nothing to tell until the end.
+        """
+        known = 0
+        while not self._over:
+            sure = int((self._samples / asr.engine.RATE - LAG) / WORD)
+            if known < min(sure, len(TRANSCRIPT.split())):
+                known = sure
+                yield _agreed(self._samples, sure)
+            self._changed.clear()
+            await self._changed.wait()
 
     async def settle(self, deadline: float) -> asr.engine.Hypothesis:
         """Let the real one settle."""
-        return _agreed(await self._real.settle(deadline))
+        return _agreed((await self._real.settle(deadline)).end)
 
     async def finish(self, deadline: float) -> asr.engine.Hypothesis:
         """Let the real one finish."""
-        return _agreed(await self._real.finish(deadline))
+        final = await self._real.finish(deadline)
+        self._end()
+        return _agreed(final.end)
+
+    def close(self) -> None:
+        """Stop the real one."""
+        self._real.close()
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._changed.set()
 
 
-def _agreed(real: asr.engine.Hypothesis, count: int | None = None) -> asr.engine.Hypothesis:
-    """Return the first `count` words of `TRANSCRIPT`, spread over a real hypothesis' audio."""
+def _agreed(samples: int, count: int | None = None) -> asr.engine.Hypothesis:
+    """Return the first `count` words of `TRANSCRIPT`, spread over `samples`."""
     words = TRANSCRIPT.split()[:count]
-    step = real.end / asr.engine.RATE / max(1, len(words))
+    step = samples / asr.engine.RATE / max(1, len(words))
     timed = (asr.engine.Word(word, n * step, (n + 1) * step) for n, word in enumerate(words))
-    return asr.engine.Hypothesis(tuple(timed), end=real.end)
+    return asr.engine.Hypothesis(tuple(timed), end=samples)
 
 
 class Mind:
@@ -74,6 +106,11 @@ class Mind:
     def __init__(self, real: llm.engine.Engine) -> None:
         self.name, self.about = f"bench:{real.name}", real.about
         self._real = real
+
+    @property
+    def prefills(self) -> bool:
+        """Whether the real one gains by reading a caller's words early; see `voice.prefill`."""
+        return bool(getattr(self._real, "prefills", False))
 
     async def start(self) -> None:
         """Start the real one."""

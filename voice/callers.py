@@ -62,6 +62,8 @@ class Plan:
         interrupt: Every how many turns the caller speaks `barge_after` into the reply; 0 never.
         barge_after: Seconds of the reply that are heard before an interruption.
         pause: Seconds between a reply's end and the next utterance.
+        patient: Whether an utterance that `period` makes due waits for `pause` after the reply's
+            end, too: where nobody knows beforehand how long replies are.
     """
 
     speech: Sequence[Speech]
@@ -71,6 +73,7 @@ class Plan:
     interrupt: int = 0
     barge_after: float = 1.0
     pause: float = 0.7
+    patient: bool = False
 
 
 @dataclass(slots=True)
@@ -234,9 +237,13 @@ class Caller(asyncio.Protocol):
     # Listening.
 
     def _hear(self, data: bytes | bytearray | memoryview, now: float) -> None:
-        if not self.turns or max(memoryview(data).cast("h"), default=0) < AUDIBLE:
+        if not self.turns:
             return
         turn, seconds = self.turns[-1], len(data) / 2 / RATE
+        if max(memoryview(data).cast("h"), default=0) < AUDIBLE:
+            if turn.ended is not None and turn.reply is not None:
+                turn.reply.add(seconds, now)  # a voice has pauses: they are played like the rest
+            return
         if turn.ended is not None:
             if turn.reply is None:
                 turn.reply = Reply(now)
@@ -286,7 +293,9 @@ class Caller(asyncio.Protocol):
             return True
         plan, turn = self._plan, self.turns[-1]
         if plan.period and not plan.interrupt:
-            return (self._sent - self._base) >= round(plan.period / FRAME)
+            if self._sent - self._base < round(plan.period / FRAME):
+                return False
+            return not (plan.patient and turn.reply and now <= turn.reply.play_end + plan.pause)
         if turn.ended is None:
             return False
         if turn.reply is None:
