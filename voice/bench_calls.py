@@ -151,11 +151,16 @@ async def interruptions(conditions: Conditions, turns: int, console: Console) ->
 
 
 async def capacity(conditions: Conditions, turns: int, console: Console) -> None:
-    """Find the most calls on one core; print one JSON line for each number that was tried."""
+    """Find the most calls on one core; print one JSON line for each number that was tried.
+
+    Raises:
+        RuntimeError: If not even one call goes well.
+    """
     sweep = Sweep(COUNTS)
     one = await _run(conditions, 1, max(turns, 8))
     _print(console, one)
-    base = one["p50"]
+    if (base := one.get("p50")) is None:
+        raise RuntimeError("not even one call goes well: see the line above")
     while (count := sweep.next()) is not None:
         row = await _run(conditions, count, turns)
         few_bad = row["bad_turns"] <= BAD * row["turns"]
