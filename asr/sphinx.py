@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.engine import EngineError, Hypothesis, Listening, Pcm
+from asr.latest import Latest
 from asr.sphinx_wire import Kind, Messages, from_json, pack, pack_json
 
 log = logging.getLogger(__name__)
@@ -114,9 +115,7 @@ class SphinxStream:
         self.number = number
         self.learned: Callable[[list[float]], None] = lambda line: None
         self._worker = worker
-        self._latest = Hypothesis()
-        self._changed = asyncio.Event()
-        self._over = False
+        self._latest = Latest(Hypothesis())
         self._failure: str | None = None
         self._final: asyncio.Future[Hypothesis] | None = None
         self._settling: list[asyncio.Future[Hypothesis]] = []
@@ -127,18 +126,9 @@ class SphinxStream:
         samples = (np.clip(pcm, -1, 1) * 32767).astype("<i2")
         self._worker.send(self, pack(Kind.AUDIO, self.number, samples.tobytes()))
 
-    async def hypotheses(self) -> AsyncIterator[Hypothesis]:
+    def hypotheses(self) -> AsyncIterator[Hypothesis]:
         """Yield a hypothesis whenever it changed; end after `finish` or `close`."""
-        shown = self._latest
-        while True:
-            if self._latest is not shown:
-                shown = self._latest
-                yield shown
-            elif self._over:
-                return
-            else:
-                self._changed.clear()
-                await self._changed.wait()
+        return self._latest.each()
 
     async def settle(self, deadline: float) -> Hypothesis:
         """Return the words so far as if they were all; it can go on after that.
@@ -169,14 +159,13 @@ class SphinxStream:
 
     def close(self) -> None:
         """Stop the work, also in the worker. Safe at any time, also twice."""
-        if not self._over:
+        if not self._latest.over:
             self._worker.send(self, pack(Kind.CLOSE, self.number))
             self.fail("the utterance was closed before its end")
 
     def hear(self, hypothesis: Hypothesis, final: bool) -> None:
         """Take what the worker believes."""
-        self._latest = hypothesis
-        self._changed.set()
+        self._latest.tell(hypothesis)
         if final:
             self._end()
             if self._final is not None and not self._final.done():
@@ -190,7 +179,7 @@ class SphinxStream:
 
     def fail(self, reason: str) -> None:
         """End without an answer; `finish` raises `EngineError(reason)`."""
-        if self._over:
+        if self._latest.over:
             return
         self._failure = reason
         self._end()
@@ -202,9 +191,8 @@ class SphinxStream:
             self._final.exception()  # it may be that nobody waits any more
 
     def _end(self) -> None:
-        self._over = True
         self._worker.streams.pop(self.number, None)
-        self._changed.set()
+        self._latest.end()
 
 
 class _Worker:

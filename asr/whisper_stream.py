@@ -17,6 +17,7 @@ import numpy as np
 
 from asr.agreement import LONGEST, Agreement, Heard
 from asr.engine import RATE, EngineError, Hypothesis, Pcm
+from asr.latest import Latest
 from asr.loudness import Loudness
 from asr.whisper_decoder import FULL, Decoder, Window
 from asr.whisper_options import WhisperOptions
@@ -158,15 +159,15 @@ class WhisperStream:
         self._jobs = jobs
         self._interval = (options.interval or LONGEST) * RATE
         self._loop = asyncio.get_running_loop()
-        self._live = self._full = Hypothesis(confidence=0.0)
+        self._full = Hypothesis(confidence=0.0)
+        self._latest = Latest(self._full)
         self._covered = 0  # samples of which `_full` tells
-        self._changed = asyncio.Event()
-        self._finishing = self._over = False
+        self._finishing = False
         self._failure = ""
 
     def push(self, pcm: Pcm) -> None:
         """Add samples at 16 kHz, a copy of them."""
-        if self._finishing or self._over:
+        if self._finishing or self._latest.over:
             return
         samples = np.array(pcm, np.float32)
         if not np.isfinite(samples).all():
@@ -176,18 +177,9 @@ class WhisperStream:
         self.sound.add(samples)  # last: what it counts is there
         self._look()
 
-    async def hypotheses(self) -> AsyncIterator[Hypothesis]:
+    def hypotheses(self) -> AsyncIterator[Hypothesis]:
         """Yield a hypothesis whenever it changed; end after `finish` or `close`."""
-        shown = Hypothesis()
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._live is not shown and not self._failure:
-                shown = self._live
-                yield shown
-            if self._over:
-                self._changed.set()  # for whoever else listens
-                return
+        return self._latest.each()
 
     async def settle(self, deadline: float) -> Hypothesis:
         """Return the words so far as if they were all; it can go on after that.
@@ -197,7 +189,7 @@ class WhisperStream:
         """
         if self._failure:
             raise EngineError(self._failure)
-        if self._over:
+        if self._latest.over:
             return self._full
         until = self.sound.until
         if until < SHORTEST * RATE:
@@ -227,14 +219,15 @@ class WhisperStream:
             self._failure = str(error)
             self._end()
             raise
-        if not self._over:
-            self._live = self._full = final
+        if not self._latest.over:
+            self._full = final
+            self._latest.tell(final)
             self._end()
         return self._full
 
     def close(self) -> None:
         """Drop what is not decoded yet; words that are on their way are dropped, too."""
-        if self._over:
+        if self._latest.over:
             return
         self._failure = self._failure or CLOSED
         for job in (self.queued, self.running):
@@ -253,9 +246,9 @@ class WhisperStream:
         if self.running is job:
             self.running = None
         self._covered, self._full = job.end, full
-        if (live.committed, live.tentative) != (self._live.committed, self._live.tentative):
-            self._live = live
-            self._changed.set()
+        known = self._latest.hypothesis
+        if (live.committed, live.tentative) != (known.committed, known.tentative):
+            self._latest.tell(live)
         job.answer(full)
         self._look()
 
@@ -266,8 +259,7 @@ class WhisperStream:
         job.fail(reason)
 
     def _end(self) -> None:
-        self._over = True
-        self._changed.set()
+        self._latest.end(dropped=bool(self._failure))
 
     def _look(self) -> None:
         """Ask for partial words if there is enough new sound, and nothing is asked yet."""

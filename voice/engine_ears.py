@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from asr.engine import EngineError, Hypothesis, Listening, Pcm
+from asr.latest import Latest
 from llm.engine import Json
 from voice.engine_process import EngineProcess
 from voice.engine_remote import Remote
@@ -34,9 +35,7 @@ class RemoteStream:
 
     def __init__(self, process: EngineProcess, listening: Listening) -> None:
         self._process = process
-        self._latest = Hypothesis()
-        self._changed = asyncio.Event()
-        self._over = False
+        self._latest = Latest(Hypothesis())
         self._failure = ""
         self._asked: set[Question] = set()
         self._final: asyncio.Task[Hypothesis] | None = None
@@ -46,18 +45,9 @@ class RemoteStream:
         """Add samples; they leave for the process at once."""
         self._process.send(Kind.PUSH, self._number, None, to_raw(pcm))
 
-    async def hypotheses(self) -> AsyncIterator[Hypothesis]:
+    def hypotheses(self) -> AsyncIterator[Hypothesis]:
         """Yield a hypothesis whenever it changed; end after `finish` or `close`."""
-        shown = self._latest
-        while True:
-            if self._latest is not shown:
-                shown = self._latest
-                yield shown
-            elif self._over:
-                return
-            else:
-                self._changed.clear()
-                await self._changed.wait()
+        return self._latest.each()
 
     async def settle(self, deadline: float) -> Hypothesis:
         """Return what `finish` would; see `asr.engine.Stream.settle`.
@@ -80,7 +70,7 @@ class RemoteStream:
 
     def close(self) -> None:
         """Stop the work, also in the model. Safe at any time, also twice."""
-        if not self._over:
+        if not self._latest.over:
             self._process.close(self._number)
             self.fail("the utterance was closed before its end")
 
@@ -88,8 +78,7 @@ class RemoteStream:
 
     def item(self, value: Json, raw: bytearray) -> None:
         """Take what the recogniser believes."""
-        self._latest = hypothesis(value)
-        self._changed.set()
+        self._latest.tell(hypothesis(value))
 
     def want(self) -> None:
         """Utterances want nothing."""
@@ -99,7 +88,7 @@ class RemoteStream:
 
     def fail(self, reason: str) -> None:
         """End without an answer; whoever waits for one is told `reason`."""
-        if self._over:
+        if self._latest.over:
             return
         self._failure = reason
         self._end()
@@ -120,15 +109,14 @@ class RemoteStream:
 
     async def _finish(self, deadline: float) -> Hypothesis:
         final = await self._ask(Kind.FINISH, deadline)
-        if not self._over:
+        if not self._latest.over:
             self._process.close(self._number)
-            self._latest = final
+            self._latest.tell(final)
             self._end()
         return final
 
     def _end(self) -> None:
-        self._over = True
-        self._changed.set()
+        self._latest.end()
 
 
 class Question:

@@ -19,6 +19,7 @@ import llm.engine
 import tts.engine
 from llm.chat import ChatTemplate
 from llm.hermes import Hermes
+from llm.prompt import add_words
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Transformers:
         self, items: Sequence[llm.engine.Item], tools: Sequence[llm.engine.ToolSpec]
     ) -> "TransformersThread":
         """Begin one answer."""
-        return TransformersThread(self, self._template.render(items, tools))
+        return TransformersThread(self, items, tools)
 
     async def stop(self) -> None:
         """Free the model."""
@@ -89,9 +90,13 @@ class Transformers:
         self._model = None
 
     def answer(
-        self, prompt: str, params: llm.engine.Params
+        self,
+        items: Sequence[llm.engine.Item],
+        tools: Sequence[llm.engine.ToolSpec],
+        params: llm.engine.Params,
     ) -> AsyncGenerator[llm.engine.Text | llm.engine.ToolCall | llm.engine.Usage, None]:
-        """Yield the answer to a prompt, when those asked for before are done."""
+        """Yield the answer to a conversation, when those asked for before are done."""
+        prompt = self._template.render(items, tools)
         return self._worker.stream(lambda give: self._generate(prompt, params, give))
 
     def _load(self) -> None:
@@ -152,18 +157,23 @@ class _Streamer:
 class TransformersThread:
     """One answer."""
 
-    def __init__(self, engine: Transformers, prompt: str) -> None:
-        self._engine, self._prompt = engine, prompt
+    def __init__(
+        self,
+        engine: Transformers,
+        items: Sequence[llm.engine.Item],
+        tools: Sequence[llm.engine.ToolSpec],
+    ) -> None:
+        self._engine, self._items, self._tools = engine, items, tools
 
     def append(self, words: str) -> None:
-        """Refuse: a baseline is told everything at once."""
-        raise NotImplementedError("the baseline takes a whole prompt")
+        """Add words to the user's last message; the model reads them with all the rest."""
+        self._items = add_words(self._items, words)
 
     def generate(
         self, params: llm.engine.Params, deadline: float
     ) -> AsyncGenerator[llm.engine.Text | llm.engine.ToolCall | llm.engine.Usage, None]:
         """Yield the answer; `deadline` changes nothing."""
-        return self._engine.answer(self._prompt, params)
+        return self._engine.answer(self._items, self._tools, params)
 
     def close(self) -> None:
         """Do nothing: what is begun goes on to its end."""
