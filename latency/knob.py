@@ -49,9 +49,9 @@ class Bar:
     until: int = 0
     length: int = 0
 
-    def close(self, turn: int) -> None:
-        """Bar it from `turn` on, for twice as long as the time before."""
-        self.length = min(self.length * 2, LONGEST_BACK_OFF) or BACK_OFF
+    def close(self, turn: int, first: int = BACK_OFF) -> None:
+        """Bar it from `turn` on, for `first` turns or twice as long as the time before."""
+        self.length = min(self.length * 2, LONGEST_BACK_OFF) or first
         self.until = turn + self.length
 
     def closed(self, turn: int) -> bool:
@@ -92,6 +92,11 @@ class Standing:
         if self.effect is None:
             return 1, 0.0
         return (0, -self.effect) if self.effect > 0 else (2, 0.0)
+
+    @property
+    def last_resort(self) -> tuple[bool, float]:
+        """Sorts knobs by when to try them: those that did not help and slow ones at the end."""
+        return self.useless.length > 0, self.knob.settle
 
     @property
     def price(self) -> tuple[bool, float]:

@@ -57,9 +57,9 @@ class Trial:
         """Say whether turns are faster: for certain, or more likely than not in the end."""
         gain, noise, worth = self.gain(window), self.noise(window), WORTH * budget.total
         final = len(window) >= JUDGED
-        if gain > max(worth, noise if final else CLEAR * noise):
+        if gain > max(worth, noise / 2 if final else CLEAR * noise):
             return "good"
-        return "bad" if final or gain + CLEAR * noise < worth else "open"
+        return "bad" if final or gain + 1.5 * noise < worth else "open"
 
     def noise(self, window: Window) -> float:
         """Return the standard error of `gain`, in seconds."""

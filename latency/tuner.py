@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from latency.budget import Budget, at_fault
-from latency.knob import Knob, Standing
+from latency.knob import BACK_OFF, Knob, Standing
 from latency.trial import JUDGED, MEASURED, WORTH, Trial
 from latency.window import KEPT, LONGEST_AGO, SHARE, Answered, Level, Window
 
@@ -207,18 +207,20 @@ class Tuner:
             if stages[stage] > WORTH * total
             for entry in self._choices(stage)
         ]
-        if ways:
-            entry, stage = min(ways, key=lambda way: way[0].knob.settle)
-            over = p95 - total
-            index = entry.index + entry.steps(over, over > FAR * total, self._turn)
-            if stage != fault:
-                why += f", nothing left for it; {stage} takes {_ms(stages[stage])}"
-            why += f"; trying {_step(entry, index)}"
-            return self._move(entry, index, "try", why, now, stage)
-        if not self._window.over(self.budget):
-            return None
-        self._stuck = fault
-        return self._give_up("budget", f"{why}; no setting helps: {self._obstacles(fault)}", now)
+        entry, stage = min(ways, key=lambda way: way[0].last_resort, default=(None, ""))
+        if entry is None or entry.useless.length:
+            # All that might have helped was tried; some of it may be tried again.
+            self._stuck = fault
+            move = self._give_up(
+                "budget", f"{why}; no setting helps: {self._obstacles(fault)}", now
+            )
+            if move or entry is None:
+                return move
+        over = p95 - total
+        index = entry.index + entry.steps(over, over > FAR * total, self._turn)
+        if stage != fault:
+            why += f", nothing left for it; {stage} takes {_ms(stages[stage])}"
+        return self._move(entry, index, "try", f"{why}; trying {_step(entry, index)}", now, stage)
 
     def _choices(self, stage: str) -> list[Standing]:
         """Return the knobs that may shorten `stage` now, the most promising first."""
@@ -270,7 +272,7 @@ class Tuner:
             self._end()
             return None
         if trial.stage:
-            entry.useless.close(self._turn)
+            entry.useless.close(self._turn, 2 * BACK_OFF)
             reason = f"gained {_ms(trial.gain(window))} ± {_ms(trial.noise(window))}"
         else:
             entry.held.close(self._turn)
