@@ -24,6 +24,9 @@ STAGES = (
 )
 """The stages that have a share, in the order in which they happen."""
 
+BEFORE = frozenset(("framing", "jitter", "vad", "endpoint"))
+"""Those before it is decided that the caller is done; the others are the answer's."""
+
 KEPT = 200
 """Turns that a floor is measured over: as many as the loop is given to mend a disturbance."""
 

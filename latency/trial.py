@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from latency.budget import Budget
+from latency.budget import BEFORE, Budget
 from latency.knob import Standing
 from latency.window import Window
 
@@ -41,9 +41,20 @@ class Trial:
         """Steps by which the knob is faster than before; negative for slower."""
         return self.standing.index - self.before
 
+    @property
+    def unconcerned(self) -> frozenset[str]:
+        """Stages that the knob cannot change: how long a caller is waited for is much of the chance."""
+        return BEFORE if BEFORE.isdisjoint(self.standing.knob.stages) else frozenset()
+
     def gain(self, window: Window) -> float:
         """Return the seconds by which the turns of `window` are faster than those before."""
-        return self.past.level().mean - window.level().mean
+        without = self.unconcerned
+        return self.past.level(without).mean - window.level(without).mean
+
+    def noise(self, window: Window) -> float:
+        """Return the standard error of `gain`, in seconds."""
+        without = self.unconcerned
+        return window.level(without).noise(self.past.level(without))
 
     def verdict(self, window: Window, budget: Budget) -> Literal["good", "bad", "open"]:
         """Say what the turns since the move show. There must be `MEASURED`."""
@@ -60,7 +71,3 @@ class Trial:
         if gain > max(worth, noise / 2 if final else CLEAR * noise):
             return "good"
         return "bad" if final or gain + 1.5 * noise < worth else "open"
-
-    def noise(self, window: Window) -> float:
-        """Return the standard error of `gain`, in seconds."""
-        return window.level().noise(self.past.level())

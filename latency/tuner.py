@@ -162,7 +162,7 @@ class Tuner:
                 return None
             self._measuring = False
             if self._p95 > (1 - ROOM) * self.budget.total:
-                return self._try(now)
+                return self._restore(now, safer=True) or self._try(now)
         if self._window.over(self.budget):
             self._window = Window(now)
             self._measuring = True
@@ -207,6 +207,9 @@ class Tuner:
             if stages[stage] > WORTH * total
             for entry in self._choices(stage)
         ]
+        hope = sum(stages[stage] for stage in {stage for _, stage in ways})
+        if hope < p95 - total:
+            ways = []  # not even all the time that these stages take would do
         entry, stage = min(ways, key=lambda way: way[0].last_resort, default=(None, ""))
         if entry is None or entry.useless.length:
             # All that might have helped was tried; some of it may be tried again.
@@ -230,6 +233,7 @@ class Tuner:
                 entry
                 for entry in self._free
                 if stage in entry.knob.stages
+                and entry.index >= entry.knob.start  # else a guard rail has the say
                 and entry.room(self._turn)
                 and not broken.intersection(entry.knob.guards)
             ),
@@ -264,7 +268,7 @@ class Tuner:
         verdict = trial.verdict(window, self.budget)
         if verdict == "open":
             return None
-        entry.learn(trial.gain(window), trial.steps)
+        entry.learn(trial.before, trial.gain(window))
         if verdict == "good":
             entry.settle()
             if trial.stage:
@@ -338,19 +342,22 @@ class Tuner:
                 return move
         return None
 
-    def _restore(self, now: float) -> Move | None:
-        """Take a knob one step back to where it was configured, the cheapest first."""
+    def _restore(self, now: float, safer: bool = False) -> Move | None:
+        """Take a knob one step back to where it was configured, the cheapest first.
+
+        Over the budget, only those that are `safer` than configured.
+        """
         p95, total = self._p95, self.budget.total
         for entry in sorted(self._free, key=lambda entry: entry.price):
             index = entry.index + entry.homeward(self._turn)
-            if index == entry.index:
+            if index == entry.index or (safer and index < entry.index):
                 continue
-            if index < entry.index and p95 + (entry.effect or 0.0) > (1 - ROOM) * total:
+            if index < entry.index and p95 + entry.gains.get(entry.index, 0.0) > (1 - ROOM) * total:
                 # Believed once: another disturbance may have ended in the trial that it is from.
                 entry.held.close(self._turn)
-                entry.effect = None
+                entry.gains.clear()
                 continue
-            reason = f"{self._name} {_ms(p95)} within {_ms(total)}; {_step(entry, index)}"
+            reason = f"{self._name} {_ms(p95)} of {_ms(total)}; {_step(entry, index)}"
             return self._move(entry, index, "restore", reason, now, "")
         return None
 

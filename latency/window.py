@@ -8,7 +8,7 @@ tolerated, and whether a move helped is the mean of the slower half, against its
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import fmean, pvariance
 
@@ -116,14 +116,20 @@ class Window:
         """Return that percentile of the turns, in seconds. There must be a turn."""
         return percentile([turn.total for turn in self._turns], percent)
 
-    def level(self) -> Level:
-        """Return how slow the latest `RECENT` turns are. There must be a turn."""
-        totals = sorted(turn.total for turn in list(self._turns)[-RECENT:])
-        slower = totals[len(totals) // 2 :]
+    def level(self, without: Collection[str] = ()) -> Level:
+        """Return how slow the latest `RECENT` turns are, `without` some stages.
+
+        There must be a turn.
+        """
+        turns = sorted(list(self._turns)[-RECENT:], key=lambda turn: turn.total)
+        times = [
+            turn.total - sum(turn.stages.get(stage, 0.0) for stage in without) for turn in turns
+        ]
+        slower = times[len(times) // 2 :]
         mean = fmean(slower)
-        # That of a tail's mean: where the tail begins is chance, too.
-        beginning = (mean - slower[0]) ** 2 / 2
-        return Level(mean, math.sqrt((pvariance(slower, mean) + beginning) / len(slower)))
+        # Which turns are the slower half is chance, too: more so the more it differs from the rest.
+        chosen = (mean - fmean(times)) ** 2 / 2
+        return Level(mean, math.sqrt((pvariance(slower, mean) + chosen) / len(slower)))
 
     def stages(self, over: float) -> dict[str, float]:
         """Return the mean seconds by stage of the turns `over` that long, else of the slowest."""
