@@ -16,8 +16,8 @@ JUDGED = 24
 CLEAR = 2.0
 """Standard errors by which a difference is certain before `JUDGED` turns have come."""
 
-WORTH = 0.02
-"""Share of the budget that a move has to gain."""
+WORTH = 0.01
+"""Share of the budget that a move has to gain in the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Trial:
 
     @property
     def unconcerned(self) -> frozenset[str]:
-        """Stages that the knob cannot change: how long a caller is waited for is much of the chance."""
+        """Stages that the knob cannot change; most of the chance is in how long a caller is waited for."""
         return BEFORE if BEFORE.isdisjoint(self.standing.knob.stages) else frozenset()
 
     def gain(self, window: Window) -> float:

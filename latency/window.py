@@ -3,7 +3,7 @@
 Windows are small, so that a disturbance is mended within two hundred turns; and the 95th
 percentile of twenty turns is one turn. So nothing is decided by a percentile: whether the
 budget is kept is the number of turns that are over it, against the number that would be
-tolerated, and whether a move helped is the mean of the slower half, against its own error.
+tolerated, and whether a move helped is the mean of the turns, against its own error.
 """
 
 import math
@@ -53,7 +53,7 @@ class Level:
     """How slow turns are, in seconds.
 
     Attributes:
-        mean: Mean of their slower half.
+        mean: Their mean.
         error: Its standard error.
     """
 
@@ -121,15 +121,12 @@ class Window:
 
         There must be a turn.
         """
-        turns = sorted(list(self._turns)[-RECENT:], key=lambda turn: turn.total)
         times = [
-            turn.total - sum(turn.stages.get(stage, 0.0) for stage in without) for turn in turns
+            turn.total - sum(turn.stages.get(stage, 0.0) for stage in without)
+            for turn in list(self._turns)[-RECENT:]
         ]
-        slower = times[len(times) // 2 :]
-        mean = fmean(slower)
-        # Which turns are the slower half is chance, too: more so the more it differs from the rest.
-        chosen = (mean - fmean(times)) ** 2 / 2
-        return Level(mean, math.sqrt((pvariance(slower, mean) + chosen) / len(slower)))
+        mean = fmean(times)
+        return Level(mean, math.sqrt(pvariance(times, mean) / len(times)))
 
     def stages(self, over: float) -> dict[str, float]:
         """Return the mean seconds by stage of the turns `over` that long, else of the slowest."""
