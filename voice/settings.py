@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from asr.whisper_options import WhisperOptions
 from llm.vllm_options import VllmOptions
 from tts.coqui_options import CoquiOptions
+from tts.phrases import PhraseSettings
 
 T = TypeVar("T")
 
@@ -157,6 +158,7 @@ class Settings:
         max_calls: Calls taken at once; one more is told to come back later.
         tool_timeout: Seconds a tool may take before the caller is told it failed.
         turn: When the agent may speak.
+        phrases: How long the phrases are in which a reply is spoken.
         bench: What the engines of the profile "bench" do.
         whisper: How the ears "whisper:MODEL" listen.
         vllm: How the mind "vllm:MODEL" runs.
@@ -183,6 +185,7 @@ class Settings:
     max_calls: int = 32
     tool_timeout: float = 5.0
     turn: TurnSettings = field(default_factory=TurnSettings)
+    phrases: PhraseSettings = field(default_factory=PhraseSettings)
     bench: BenchSettings = field(default_factory=BenchSettings)
     whisper: WhisperOptions = field(default_factory=WhisperOptions)
     vllm: VllmOptions = field(default_factory=VllmOptions)

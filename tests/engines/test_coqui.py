@@ -397,7 +397,7 @@ async def test_an_engine_changes_what_its_model_can(folder: Callable[[str], Path
     assert chunks[0].pcm.size < 0.15 * engine.rate
     assert max(chunk.pcm.size for chunk in chunks[:-1]) < 0.35 * engine.rate
     assert difference(joined(chunks)[1], whole) < -60
-    with pytest.raises(ValueError, match=r"coqui\.first is 9; expected 0\.05 to 2"):
+    with pytest.raises(ValueError, match=r"coqui\.first is 9\.0; expected 0\.05 to 2"):
         engine.adjust("coqui.first", 9)
     with pytest.raises(ValueError, match=r"cannot change coqui\.batch while it runs"):
         engine.adjust("coqui.batch", 2)
