@@ -16,7 +16,8 @@ from asr import vad
 from asr.echo import EchoGuard
 from asr.turn_end import TurnEnd
 from asr.vad import SpeechDetector
-from latency.trace import Moment, Outcome, TurnTrace
+from latency.trace import Moment, TurnTrace
+from latency.trace import Outcome as Fate
 from transport.line import Line, Pcm
 from transport.pacer import Pacer
 from voice.agent import Agent
@@ -566,7 +567,7 @@ class Session:
         self._over_reply(turn, "played")
         self._receive(ReplyPlayed(turn, self._thinking.end))
 
-    def _over_reply(self, turn: int, outcome: Outcome) -> None:
+    def _over_reply(self, turn: int, outcome: Fate) -> None:
         """Note what became of a reply."""
         self._recording.over(turn, outcome, self._speaker.underruns, self._reply)
 

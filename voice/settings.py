@@ -237,7 +237,7 @@ class Settings:
         data: Directory for the database and the call logs.
         max_calls: Calls taken at once; one more is told to come back later.
         tool_timeout: Seconds a tool may take before the caller is told it failed.
-        trace: Whether every turn is recorded: logs, metrics, the dashboard and the tuner live on it.
+        trace: Whether every turn is recorded: logs, metrics, the dashboard and the tuner need it.
         tuner: "on" to move settings while calls go on, so that the budget holds; "observe" to say
             only what would be moved; "off".
         pinned: Names of settings that the tuner never moves, with commas between.

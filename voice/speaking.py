@@ -14,7 +14,6 @@ from transport.line import Line, Pcm
 from transport.pacer import Pacer, Playout
 from tts.engine import Chunk
 
-
 AUDIBLE = 0.01
 """Magnitude from which a sample is sound (-40 dB of full scale): what is below it, a voice has
 before its first word, and no caller hears."""
@@ -170,7 +169,8 @@ class Speaker:
         loud = np.flatnonzero(np.abs(frame) >= AUDIBLE)
         if len(loud):
             spoken.audible = True
-            self._heard(spoken.turn, self._playout.begins() + int(loud[0]) / self._line.rate)
+            at = self._playout.begins() + int(loud[0]) / self._line.rate
+            self._heard(spoken.turn, max(at, monotonic()))
 
     def _write(self, pcm: Pcm) -> None:
         self._spoken.samples += len(pcm)
