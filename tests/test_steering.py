@@ -136,7 +136,7 @@ def test_what_is_pinned_stays(tmp_path: Path) -> None:
     assert call.told
     assert all(move["knob"] != "turn.wait" for move in call.told)
     assert call.steering.values()["turn.wait"]["pinned"]
-    assert not call.steering.values()["max_calls"]["pinned"]
+    assert not call.steering.values()["phrases.first"]["pinned"]
 
 
 def test_a_pin_that_is_none_is_refused(tmp_path: Path) -> None:

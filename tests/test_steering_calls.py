@@ -58,7 +58,7 @@ async def test_a_call_that_goes_on_takes_the_next_turn_as_is_said_by_then(tmp_pa
 
 
 async def test_fewer_calls_are_taken_and_those_that_go_on_stay(tmp_path: Path) -> None:
-    async with running(tmp_path, max_calls=2) as live, dial(live.url) as caller:
+    async with running(tmp_path, max_calls=2, admission=False) as live, dial(live.url) as caller:
         assert await caller.until(lambda: bool(caller.heard()), 20)
         live.server.admit()
         live.server.knobs.set("max_calls", 1)
