@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -198,3 +199,9 @@ def test_pins_are_names_with_commas_between() -> None:
 def test_a_pin_that_is_no_knob_is_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pins(text)
+
+
+def test_the_manual_has_every_knob() -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "knobs.md").read_text()
+    for name in EFFECTS:
+        assert f"| `{name}` |" in manual
