@@ -273,7 +273,6 @@ class Session:
     async def _free(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._over_reply(self._speaker.turn, "hung_up")
         self._speaker.stop(self._speaker.turn)
         self._detector.close()
         self._ears.drop()
@@ -574,7 +573,8 @@ class Session:
     def _stop_reply(self, turn: int) -> None:
         """Stop the sound and the work of reply `turn`, if either goes on."""
         if self._speaker.turn == turn:
-            self._over_reply(turn, "interrupted")
+            left = self._turn.floor is Floor.OVER
+            self._over_reply(turn, "hung_up" if left else "interrupted")
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None
