@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from latency.queueing import FORGET, Curve
-from latency.utilisation import Utilisation
+from latency.queueing import Curve
+from latency.utilisation import SETTLED, Utilisation
 
 AIM = 0.95
 """Share of the budget up to which calls are taken: a prediction is met on average only."""
@@ -35,8 +35,13 @@ MARGIN = 0.03
 WASTE = 0.1
 """Share of engine time in answers that were dropped, from which making none frees something."""
 
-CALL = 120.0
-"""Seconds that a call is expected to last while none has ended."""
+CALL, LATELY, DOUBT = 120.0, 60.0, 30.0
+"""Seconds that a call is expected to last; over which ends are counted; of which ends, as many as
+that expects, are counted besides: there may have been none yet."""
+
+SURE = 0.8
+"""How far calls must have settled for their end to be what a refused caller waits for: before, more
+room will be found as soon as it is known what they cost."""
 
 RETRY = 1, 60
 """Whole seconds that a refused caller is told to wait, at least and at most."""
@@ -79,9 +84,11 @@ class Predictor:
         self._ended: deque[float] = deque(maxlen=1000)
         self._told: deque[float] = deque(maxlen=1000)
         self._room_since: float | None = None
+        self._began: float | None = None
 
     def measured(self, shares: Mapping[str, float], late: float, calls: int, now: float) -> None:
         """Take how busy each resource was; see `Utilisation.measured`. Some times a second."""
+        self._began = now if self._began is None else self._began
         self.utilisation.measured(shares, late, calls, now)
         self.curve.look(now)
         self._settle(calls, now)
@@ -190,8 +197,11 @@ class Predictor:
         """
         while self._told and self._told[0] <= now:
             self._told.popleft()
-        ends = sum(at > now - FORGET for at in self._ended)
-        rate = (1 + ends) / (CALL / max(1, calls) + FORGET)
+        if self.utilisation.settled < SURE:
+            return math.ceil(SETTLED)
+        ends = sum(at > now - LATELY for at in self._ended)
+        seconds = min(LATELY, now - self._began) if self._began is not None else 0.0
+        rate = (ends + DOUBT * max(1, calls) / CALL) / (seconds + DOUBT)
         wait = math.ceil((missing + len(self._told)) / rate)
         return min(RETRY[1], max(RETRY[0], wait))
 

@@ -5,31 +5,43 @@ In between what is waited for grows with u / (1 - u), where u is the utilisation
 
     percentile = idle + steepness * u / (1 - u) + rest
 
-`idle` is what was observed while little was to do, `steepness` is fitted to what was observed at
-every utilisation, `rest` is what is observed now and the two do not explain.
+What was observed is kept by utilisation, so that a day at full load does not wipe out what is known
+of an idle machine; `idle` and `steepness` are the line through that. `rest` is what is observed now
+and the line does not explain.
 """
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
 USABLE = 0.97
 """Utilisation at which a resource counts as full: the rest is for refusing those who call."""
 
+FULL = 0.97
+"""Share of that from which no more is learned: a queue that cannot end tells how long it has been
+so, not how long one waits."""
+
 CALM = 0.5
-"""Utilisation up to which waiting is not blamed on load."""
+"""Utilisation up to which what the line does not explain is not blamed on load."""
 
 LONGEST = 10.0
 """Seconds that are predicted at most; with a full resource one waits without end."""
 
-STEEPNESS = 0.02, 0.003, 0.3
+STEEPNESS = 0.02, 0.003, 0.5
 """Seconds of waiting per u / (1 - u): expected, least, most. The waiting time of an M/D/1 queue
 is half a service time there on average, and about 1.5 at the 95th percentile: these are
-service times of 13, 2 and 200 ms."""
+service times of 13, 2 and 330 ms."""
 
-TRUST = 5.0
-"""Weight of the expected steepness: so many observations of a machine that is half busy."""
+TRUST = 1.0
+"""Weight of the expected steepness: an observation of a half-busy machine beside many idle ones."""
 
-FORGET = 60.0
+WIDTH = 0.05
+"""Utilisation between two places at which observations are kept."""
+
+NEWEST, KNOWN = 0.2, 30.0
+"""Weight of an observation beside those at its place, and the weight that a place has at most."""
+
+FORGET = 1800.0
 """Seconds after which an observation counts half."""
 
 EVERY = 1.0
@@ -41,14 +53,33 @@ WINDOW = 10.0
 FEW, ENOUGH, STALE = 5, 20, 30.0
 """Answers that a percentile needs to be one, and to be relied on; seconds that one counts."""
 
-NEWEST = 0.1
-"""Weight of the latest observation in what is waited for on an idle machine."""
-
 
 def growth(utilisation: float) -> float:
     """Return u / (1 - u), where 1 is a usable resource that is full."""
-    used = min(utilisation / USABLE, 0.999)
+    used = min(utilisation / USABLE, FULL)
     return used / (1 - used)
+
+
+@dataclass(slots=True)
+class Place:
+    """What was observed at about one utilisation.
+
+    Attributes:
+        times: u / (1 - u) there.
+        seconds: The percentile.
+        weight: How much of it was observed lately.
+    """
+
+    times: float
+    seconds: float
+    weight: float = 0.0
+
+    def add(self, times: float, seconds: float) -> None:
+        """Take one more observation."""
+        part = max(NEWEST, 1 / (1 + self.weight))
+        self.times += part * (times - self.times)
+        self.seconds += part * (seconds - self.seconds)
+        self.weight = min(KNOWN, self.weight + 1)
 
 
 class Curve:
@@ -66,8 +97,7 @@ class Curve:
         self._answers: deque[tuple[float, float, float]] = deque(maxlen=2000)
         self._new = False
         self._looked_at = -math.inf
-        self._was_calm = False
-        self._xx = self._xy = 0.0
+        self._places: dict[int, Place] = {}
 
     def answered(self, total: float, utilisation: float, now: float) -> None:
         """Note that a caller was answered after `total` seconds."""
@@ -94,11 +124,12 @@ class Curve:
         if now - self._looked_at < EVERY:
             return
         fade = 0.5 ** ((now - self._looked_at) / FORGET)
+        for place in self._places.values():
+            place.weight *= fade
         self._looked_at = now
         answers = self._answers
         while answers and (
-            answers[0][0] < now - STALE
-            or (answers[0][0] < now - WINDOW and len(answers) > ENOUGH)
+            answers[0][0] < now - STALE or (answers[0][0] < now - WINDOW and len(answers) > ENOUGH)
         ):
             answers.popleft()
         if len(answers) < FEW:
@@ -107,25 +138,25 @@ class Curve:
         ordered = sorted(total for _, total, _ in answers)
         self.observed = ordered[math.ceil(len(ordered) * self.percentile / 100) - 1]
         times = sum(times for *_, times in answers) / len(answers)
-        busy = times > growth(CALM)
         if self._new:
             self._new = False
-            self._fit(self.observed, times, busy, fade)
-        assert self.idle is not None
-        rest = self.observed - self.idle - self.steepness * times
-        # A few answers of an idle machine are slow because a caller was, not because of load.
-        self.rest = max(0.0, rest) if busy and len(ordered) >= ENOUGH else 0.0
+            self._fit(times, self.observed)
+        rest = self.observed - (self.idle or 0.0) - self.steepness * times
+        # A few answers of a calm machine are slow because a caller was, not because of load.
+        blamed = times > growth(CALM) and len(ordered) >= ENOUGH
+        self.rest = max(0.0, rest) if blamed else 0.0
 
-    def _fit(self, observed: float, times: float, busy: bool, fade: float) -> None:
-        if not busy:
-            idle = max(0.0, observed - self.steepness * times)
-            known = self.idle if self._was_calm and self.idle is not None else idle
-            self.idle, self._was_calm = known + NEWEST * (idle - known), True
-        elif not self._was_calm:
-            self.idle = observed if self.idle is None else min(self.idle, observed)
-        assert self.idle is not None
+    def _fit(self, times: float, observed: float) -> None:
+        """Take one observation, and lay the line anew."""
+        used = times / (1 + times)
+        place = self._places.setdefault(int(used / WIDTH), Place(times, observed))
+        place.add(times, observed)
+        places = self._places.values()
         usual, least, most = STEEPNESS
-        self._xx = fade * self._xx + times * times
-        self._xy = fade * self._xy + times * (observed - self.idle)
-        fitted = (self._xy + TRUST * usual) / (self._xx + TRUST)
-        self.steepness = min(most, max(least, fitted))
+        weight = sum(p.weight for p in places)
+        x = sum(p.weight * p.times for p in places) / weight
+        y = sum(p.weight * p.seconds for p in places) / weight
+        spread = sum(p.weight * (p.times - x) ** 2 for p in places)
+        both = sum(p.weight * (p.times - x) * (p.seconds - y) for p in places)
+        self.steepness = min(most, max(least, (both + TRUST * usual) / (spread + TRUST)))
+        self.idle = max(0.0, y - self.steepness * x)

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-COST = 0.03
-"""Utilisation that a call is expected to take before any was measured. 30 calls at once get into
-an idle machine then: about the default of `max_calls`."""
+COST = 0.05
+"""Utilisation that a call is expected to take before any was measured: 17 calls at once get into
+an idle machine then, and hundreds within seconds if they turn out to be cheap."""
 
 CERTAIN = 2.0
 """Calls' worth of trust in `COST` against what is measured of few calls, whose caches are cold: at
@@ -79,6 +79,8 @@ class Utilisation:
         self.resources: dict[str, Resource] = {"loop": Resource()}
         self.calls = 0
         """How many went on when it was measured last."""
+        self.settled = 1.0
+        """How far the work of all calls is in what was measured, 0 to 1."""
         self._late = 0.0
         self._measured_at: float | None = None
         self._young: deque[tuple[float, int]] = deque()
@@ -96,9 +98,9 @@ class Utilisation:
             self._young.append((now, calls - self.calls))
         self.calls = calls
         self._late += _part(passed, SMOOTH) * (late - self._late)
-        settled = self._settled(now)
+        self.settled = self._settled(now)
         for name, share in shares.items():
-            self.resources.setdefault(name, Resource()).learn(share, calls, settled, passed)
+            self.resources.setdefault(name, Resource()).learn(share, calls, self.settled, passed)
         for name, (least, usual) in self._engines.items():
             busy = 1 - least / usual
             if busy > VAGUE:
@@ -140,7 +142,6 @@ class Utilisation:
         return math.floor(min(left, default=1e6) + 1e-9)
 
     def _settled(self, now: float) -> float:
-        """Return how far the work of all calls is in what was measured, 0 to 1."""
         while self._young and self._young[0][0] <= now - SETTLED:
             self._young.popleft()
         missing = sum(count * (1 - (now - at) / SETTLED) for at, count in self._young)
