@@ -16,7 +16,7 @@ from typing import Any
 from latency.queueing import Curve
 from latency.utilisation import SETTLED, Utilisation
 
-AIM = 0.95
+AIM = 0.9
 """Share of the budget up to which calls are taken: a prediction is met on average only."""
 
 SLACK = 0.05

@@ -151,12 +151,13 @@ class Curve:
         used = times / (1 + times)
         place = self._places.setdefault(int(used / WIDTH), Place(times, observed))
         place.add(times, observed)
-        places = self._places.values()
+        # What is waited for differs from hour to hour in proportion: calm places count more.
+        places = [(p, p.weight / (1 + p.times) ** 2) for p in self._places.values()]
         usual, least, most = STEEPNESS
-        weight = sum(p.weight for p in places)
-        x = sum(p.weight * p.times for p in places) / weight
-        y = sum(p.weight * p.seconds for p in places) / weight
-        spread = sum(p.weight * (p.times - x) ** 2 for p in places)
-        both = sum(p.weight * (p.times - x) * (p.seconds - y) for p in places)
+        weight = sum(w for _, w in places)
+        x = sum(w * p.times for p, w in places) / weight
+        y = sum(w * p.seconds for p, w in places) / weight
+        spread = sum(w * (p.times - x) ** 2 for p, w in places)
+        both = sum(w * (p.times - x) * (p.seconds - y) for p, w in places)
         self.steepness = min(most, max(least, (both + TRUST * usual) / (spread + TRUST)))
         self.idle = max(0.0, y - self.steepness * x)

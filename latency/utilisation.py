@@ -17,11 +17,11 @@ CERTAIN = 2.0
 """Calls' worth of trust in `COST` against what is measured of few calls, whose caches are cold: at
 1 call it is 3.5 % of a core, at 50 0.9 % each (profile "bench", 2-core Xeon, 2026-11-25)."""
 
-SETTLED = 6.0
-"""Seconds after which a call's work is all in what is measured: it has had its first turn."""
+SETTLED = 10.0
+"""Seconds after which a call's work is all in what is measured: it has had its first turns."""
 
-SMOOTH = 2.0
-"""Seconds over which utilisation is averaged."""
+SMOOTH, LEARNED = 2.0, 3.0
+"""Seconds over which utilisation is averaged, and what a call costs."""
 
 LATE = 0.002, 0.005
 """Seconds of mean lateness that every loop has, and those at which one is half busy."""
@@ -54,17 +54,17 @@ class Resource:
     def learn(self, share: float, calls: int, settled: float, passed: float) -> None:
         """Take the `share` of the `passed` seconds in which it was busy for `calls`.
 
-        `settled` is how far their work has begun, 0 to 1. That a call costs more is learned at
-        once, that it costs less as far as they have settled.
+        `settled` is the part of their work that has surely begun, 0 to 1. The rest may be in
+        what was measured or not: what a call costs lies between.
         """
         self.utilisation += _part(passed, SMOOTH) * (share - self.utilisation)
-        part = _part(passed, SETTLED)
+        part = _part(passed, LEARNED)
         if not calls:
             self.idle += part * (self.utilisation - self.idle)
             return
-        used = max(0.0, self.utilisation - self.idle)
-        cost = (used + CERTAIN * COST) / (calls + CERTAIN)
-        self.cost += part * (1.0 if cost > self.cost else settled) * (cost - self.cost)
+        used = max(0.0, self.utilisation - self.idle) + CERTAIN * COST
+        least, most = used / (calls + CERTAIN), used / (calls * settled + CERTAIN)
+        self.cost += part * (min(max(self.cost, least), most) - self.cost)
 
     def with_calls(self, calls: int, measured: int) -> float:
         """Return its utilisation with `calls`; it was measured with so many."""
