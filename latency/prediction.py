@@ -136,7 +136,7 @@ class Predictor:
     @property
     def limit(self) -> float:
         """Seconds that the predicted percentile may be."""
-        return max(AIM * self.budget, (self.curve.idle or 0.0) + SLACK)
+        return max(AIM * self.budget, (self.curve.calmest or 0.0) + SLACK)
 
     @property
     def sheds(self) -> bool:

@@ -22,7 +22,8 @@ FULL = 0.97
 so, not how long one waits."""
 
 CALM = 0.5
-"""Utilisation up to which what the line does not explain is not blamed on load."""
+"""Utilisation up to which nothing is blamed on load: neither what the line does not explain, nor
+that the budget is not held."""
 
 LONGEST = 10.0
 """Seconds that are predicted at most; with a full resource one waits without end."""
@@ -90,6 +91,8 @@ class Curve:
         self.percentile = percentile
         self.idle: float | None = None
         """Percentile without load, in seconds; None before anybody was answered."""
+        self.calmest: float | None = None
+        """The least that was observed on a calm machine, in seconds; None if it never was calm."""
         self.steepness = STEEPNESS[0]
         self.observed: float | None = None
         """Percentile of the latest answers, in seconds."""
@@ -161,3 +164,5 @@ class Curve:
         both = sum(w * (p.times - x) * (p.seconds - y) for p, w in places)
         self.steepness = min(most, max(least, (both + TRUST * usual) / (spread + TRUST)))
         self.idle = max(0.0, y - self.steepness * x)
+        calm = [p.seconds for p in self._places.values() if p.times <= growth(CALM)]
+        self.calmest = min(calm, default=None)

@@ -14,11 +14,12 @@ COST = 0.05
 an idle machine then, and hundreds within seconds if they turn out to be cheap."""
 
 CERTAIN = 2.0
-"""Calls' worth of trust in `COST` against what is measured of few calls, whose caches are cold: at
-1 call it is 3.5 % of a core, at 50 0.9 % each (profile "bench", 2-core Xeon, 2026-11-25)."""
+"""Calls' worth of trust in `COST` beside one call, half of it beside two, and so on. A few calls
+tell little: 1 takes 3.5 % of a core, 50 take 0.9 % each (profile "bench", 2 cores, 2026-11-25)."""
 
 SETTLED = 10.0
-"""Seconds after which a call's work is all in what is measured: it has had its first turns."""
+"""Seconds after which a call's work is all in what is measured: it has had its first turns. Half of
+that time it may be silent, or be greeted."""
 
 SMOOTH, LEARNED = 2.0, 3.0
 """Seconds over which utilisation is averaged, and what a call costs."""
@@ -32,6 +33,12 @@ USUAL = 0.05
 VAGUE, SEVERAL = 0.5, 10
 """How busy an engine must seem before it counts, since phrases and prompts differ in length; and
 the calls, at the least, that it then seems to be busy with."""
+
+ALONE = 1
+"""Calls that wait for nobody: what an engine takes then is the least it needs."""
+
+MOST = 1_000_000
+"""Calls that there is room for at most."""
 
 DRIFT = 1.001
 """Factor by which an engine's least time grows with every answer: it forgets lucky ones."""
@@ -62,8 +69,9 @@ class Resource:
         if not calls:
             self.idle += part * (self.utilisation - self.idle)
             return
-        used = max(0.0, self.utilisation - self.idle) + CERTAIN * COST
-        least, most = used / (calls + CERTAIN), used / (calls * settled + CERTAIN)
+        doubt = CERTAIN / calls
+        used = max(0.0, self.utilisation - self.idle) + doubt * COST
+        least, most = used / (calls + doubt), used / (calls * settled + doubt)
         self.cost += part * (min(max(self.cost, least), most) - self.cost)
 
     def with_calls(self, calls: int, measured: int) -> float:
@@ -103,7 +111,7 @@ class Utilisation:
             self.resources.setdefault(name, Resource()).learn(share, calls, self.settled, passed)
         for name, (least, usual) in self._engines.items():
             busy = 1 - least / usual
-            if busy > VAGUE:
+            if busy > VAGUE and calls > ALONE:
                 self.resources[name] = Resource(busy, busy / max(SEVERAL, calls))
             else:
                 self.resources.pop(name, None)
@@ -119,7 +127,8 @@ class Utilisation:
             if time > 0:
                 least, usual = self._engines.get(name, (time, time))
                 usual += USUAL * (time - usual)
-                self._engines[name] = min(least * DRIFT, usual), usual
+                least = usual if self.calls <= ALONE else min(least * DRIFT, usual)
+                self._engines[name] = least, usual
 
     def busiest(self, calls: int) -> tuple[str, float]:
         """Return the resource that is busiest with `calls`, and how busy it is."""
@@ -139,12 +148,12 @@ class Utilisation:
             for one in self.resources.values()
             if one.cost > 0
         )
-        return math.floor(min(left, default=1e6) + 1e-9)
+        return math.floor(min((MOST, *left)) + 1e-9)
 
     def _settled(self, now: float) -> float:
         while self._young and self._young[0][0] <= now - SETTLED:
             self._young.popleft()
-        missing = sum(count * (1 - (now - at) / SETTLED) for at, count in self._young)
+        missing = sum(n * min(1.0, 2 - 2 * (now - at) / SETTLED) for at, n in self._young)
         return max(0.0, 1 - missing / self.calls) if self.calls else 1.0
 
 

@@ -65,7 +65,8 @@ class Admission:
         self.on = settings.admission
         self._budget = settings.budget
         self._metrics = metrics
-        self._predictor = Predictor(settings.budget.total, settings.budget.percentile)
+        self.predictor = Predictor(settings.budget.total, settings.budget.percentile)
+        """What it knows of this machine."""
         self._processors = Processors()
         self._thread = 0
         self._looked_at = self._worked = 0.0
@@ -89,7 +90,7 @@ class Admission:
             if self._looks % WHOLE == 0:
                 self._shares["processors"] = self._processors.share()
             self._looks += 1
-            self._predictor.measured(self._shares, sum(self._late) / len(self._late), calls, now)
+            self.predictor.measured(self._shares, sum(self._late) / len(self._late), calls, now)
             self._tell(now)
         self._looked_at, self._worked = now, worked
         self._late.clear()
@@ -98,19 +99,19 @@ class Admission:
         """Take what a call tells of itself."""
         match event:
             case {"type": "turn", "total": float(total)}:
-                self._predictor.answered(total, now)
+                self.predictor.answered(total, now)
             case {"type": "work", "seconds": seconds, "wasted": wasted}:
-                self._predictor.worked(seconds, wasted)
+                self.predictor.worked(seconds, wasted)
 
     def ended(self, now: float) -> None:
         """Note that a call has ended."""
-        self._predictor.ended(now)
+        self.predictor.ended(now)
 
     def refusal(self, calls: int, now: float) -> Forecast | None:
         """Return why one more call beside `calls` is not taken, None if it is."""
         if not self.on:
             return None
-        forecast = self._predictor.decide(calls, now)
+        forecast = self.predictor.decide(calls, now)
         if forecast.admitted:
             return None
         self._calls = calls
@@ -133,23 +134,23 @@ class Admission:
     @property
     def sheds(self) -> bool:
         """Whether no answers are made any more that may be dropped."""
-        return self.on and self._predictor.sheds
+        return self.on and self.predictor.sheds
 
     @property
     def predicted_p95(self) -> float | None:
         """Seconds that the budget's percentile would be with one more call, None if unknown."""
-        return self._predictor.forecast(self._calls, time.monotonic()).p95
+        return self.predictor.forecast(self._calls, time.monotonic()).p95
 
     def describe(self) -> dict[str, Any]:
         """Return what is known and predicted, for a page."""
-        return {"on": self.on} | self._predictor.describe(self._calls, time.monotonic())
+        return {"on": self.on} | self.predictor.describe(self._calls, time.monotonic())
 
     def _tell(self, now: float, forecast: Forecast | None = None) -> None:
         """Count and log the begin of a saturation, and log its end."""
-        if self._predictor.saturated and self._saturated_at is None:
+        if self.predictor.saturated and self._saturated_at is None:
             self._saturated_at = now
             self._metrics.saturations.inc()
-            known = forecast or self._predictor.forecast(self._calls, now)
+            known = forecast or self.predictor.forecast(self._calls, now)
             log.warning(
                 "%s; %d calls go on, one more would take the %s to %.0f %%",
                 self.reason(known),
@@ -157,7 +158,7 @@ class Admission:
                 known.resource,
                 100 * known.utilisation,
             )
-        elif self._saturated_at is not None and not self._predictor.saturated:
+        elif self._saturated_at is not None and not self.predictor.saturated:
             log.warning(
                 "no longer saturated, after %.0f s in which %d calls were refused; %d go on",
                 now - self._saturated_at,
