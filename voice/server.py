@@ -26,7 +26,8 @@ from voice import __version__, engines
 from voice.admission import Admission
 from voice.agent import Agent
 from voice.calllog import CallLog
-from voice.session import Crew, Session
+from voice.crew import Crew
+from voice.session import Session
 from voice.settings import SessionSettings, Settings
 
 log = logging.getLogger(__name__)
