@@ -26,7 +26,7 @@ SDP = {"Content-Type": "application/sdp"}
 @asynccontextmanager
 async def serving(data: Path, **settings: Any) -> AsyncIterator[Running]:
     """A server that measures only what a test says: how busy it is does not matter."""
-    async with running(data, **settings) as live:
+    async with running(data, **({"admission": True} | settings)) as live:
         assert live.server._looking is not None
         live.server._looking.cancel()
         yield live
