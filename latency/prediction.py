@@ -39,10 +39,6 @@ CALL, LATELY, DOUBT = 120.0, 60.0, 30.0
 """Seconds that a call is expected to last; over which ends are counted; of which ends, as many as
 that expects, are counted besides: there may have been none yet."""
 
-SURE = 0.8
-"""How far calls must have settled for their end to be what a refused caller waits for: before, more
-room will be found as soon as it is known what they cost."""
-
 RETRY = 1, 60
 """Whole seconds that a refused caller is told to wait, at least and at most."""
 
@@ -197,8 +193,8 @@ class Predictor:
         """
         while self._told and self._told[0] <= now:
             self._told.popleft()
-        if self.utilisation.settled < SURE:
-            return math.ceil(SETTLED)
+        if self.utilisation.assumed(calls):  # soon it is known what they really cost
+            return math.ceil(SETTLED / 2)
         ends = sum(at > now - LATELY for at in self._ended)
         seconds = min(LATELY, now - self._began) if self._began is not None else 0.0
         rate = (ends + DOUBT * max(1, calls) / CALL) / (seconds + DOUBT)

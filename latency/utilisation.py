@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-COST = 0.05
-"""Utilisation that a call is expected to take before any was measured: 17 calls at once get into
+COST = 0.08
+"""Utilisation that a call is expected to take before any was measured: 10 calls at once get into
 an idle machine then, and hundreds within seconds if they turn out to be cheap."""
 
 CERTAIN = 2.0
@@ -26,6 +26,9 @@ SMOOTH, LEARNED = 2.0, 3.0
 
 LATE = 0.002, 0.005
 """Seconds of mean lateness that every loop has, and those at which one is half busy."""
+
+MUCH = 1.25
+"""Factor between what is expected and what was measured from which it is not known yet."""
 
 USUAL = 0.05
 """Weight of the latest answer in an engine's usual time."""
@@ -87,8 +90,6 @@ class Utilisation:
         self.resources: dict[str, Resource] = {"loop": Resource()}
         self.calls = 0
         """How many went on when it was measured last."""
-        self.settled = 1.0
-        """How far the work of all calls is in what was measured, 0 to 1."""
         self._late = 0.0
         self._measured_at: float | None = None
         self._young: deque[tuple[float, int]] = deque()
@@ -106,9 +107,9 @@ class Utilisation:
             self._young.append((now, calls - self.calls))
         self.calls = calls
         self._late += _part(passed, SMOOTH) * (late - self._late)
-        self.settled = self._settled(now)
+        settled = self._settled(now)
         for name, share in shares.items():
-            self.resources.setdefault(name, Resource()).learn(share, calls, self.settled, passed)
+            self.resources.setdefault(name, Resource()).learn(share, calls, settled, passed)
         for name, (least, usual) in self._engines.items():
             busy = 1 - least / usual
             if busy > VAGUE and calls > ALONE:
@@ -139,6 +140,12 @@ class Utilisation:
         name = max(used, key=used.__getitem__)
         return name, used[name]
 
+    def assumed(self, calls: int) -> bool:
+        """Tell whether what is expected of `calls` is much more than was measured so far."""
+        loop = self.resources["loop"]
+        name, used = self.busiest(calls)
+        return used > MUCH * self.resources.get(name, loop).utilisation
+
     def room(self, most: float, calls: int) -> int:
         """Return how many calls more than `calls` keep every resource below `most`."""
         if self.busiest(calls)[1] > most:
@@ -151,6 +158,7 @@ class Utilisation:
         return math.floor(min((MOST, *left)) + 1e-9)
 
     def _settled(self, now: float) -> float:
+        """Return how far the work of all calls is in what was measured, 0 to 1."""
         while self._young and self._young[0][0] <= now - SETTLED:
             self._young.popleft()
         missing = sum(n * min(1.0, 2 - 2 * (now - at) / SETTLED) for at, n in self._young)

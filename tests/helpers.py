@@ -87,7 +87,11 @@ async def running(
 
     Nobody is refused by prediction, however busy the machine of the tests is.
     """
-    chosen = {"admission": False} | {"turn": QUICK, "asr": "fake", "llm": "fake", "tts": "fake"} | settings
+    chosen = (
+        {"admission": False}
+        | {"turn": QUICK, "asr": "fake", "llm": "fake", "tts": "fake"}
+        | settings
+    )
     server = Server(Settings(data=str(data), port=0, **chosen), agent or plain_agent())
     if ears is not None or chosen["asr"] == "fake":
         server.ears = ears or FakeEars(["hello"] * 100)

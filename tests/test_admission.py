@@ -113,7 +113,7 @@ async def test_callers_who_come_all_at_once_do_not_all_get_in(tmp_path: Path) ->
         sockets = await asyncio.gather(*(call(live) for _ in range(40)))
         events = await asyncio.gather(*(first_event(socket) for socket in sockets))
         told = [event for event in events if event["type"] == "error"]
-        assert len(told) == 40 - 17
+        assert len(told) == 40 - 10
         assert {event["code"] for event in told} == {"saturated"}
         assert all(event["retry_after"] >= 1 for event in told)
         await asyncio.gather(*(socket.close() for socket in sockets))
