@@ -150,7 +150,7 @@ def bench(
         str, typer.Option(help="embedded, or bench: engines of fixed delays.")
     ] = "embedded",
     what: Annotated[
-        str, typer.Option(help="With bench: latency, barge-in, capacity, pauses or soak.")
+        str, typer.Option(help="With bench: latency, barge-in, capacity, overload, pauses or soak.")
     ] = "latency",
     transport: Annotated[str, typer.Option(help="With bench: websocket or webrtc.")] = "websocket",
     reply: Annotated[float, typer.Option(help="With bench: seconds of each reply.")] = 2.0,
@@ -183,6 +183,11 @@ def bench(
     conditions = bench_calls.Conditions(
         reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
     )
+    if what == "overload":
+        from voice.bench_overload import CAPACITY, overload
+
+        _run(overload(conditions, (calls or [CAPACITY])[0], turns, transport, out))
+        return
     if transport == "webrtc":
         from voice.bench_webrtc import held
 
@@ -208,7 +213,8 @@ def bench(
             _run(bench_calls.soak(conditions, (calls or [50])[0], minutes, out))
         case _:
             raise ValueError(
-                f"--what is {what!r}; expected latency, barge-in, capacity, pauses or soak"
+                f"--what is {what!r}; expected latency, barge-in, capacity, overload, "
+                "pauses or soak"
             )
 
 
