@@ -22,10 +22,12 @@ class Line(Protocol):
     Attributes:
         transport: "websocket" or "webrtc"; a label of metrics.
         rate: Sample rate at which the line wants agent audio, in hertz.
+        codec_delay: Seconds by which its codec delays sound, each way.
     """
 
     transport: str
     rate: int
+    codec_delay: float
 
     def play(self, frame: Pcm) -> None:
         """Send one frame: `FRAME * rate` samples. The caller of this paces it."""
@@ -43,8 +45,12 @@ class Line(Protocol):
 class Call(Protocol):
     """A conversation, as the wire sees it. Nothing here blocks."""
 
-    def hear(self, pcm: Pcm) -> None:
-        """Take the caller's next samples at `HEARING_RATE`, as they arrive."""
+    def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
+        """Take the caller's next samples at `HEARING_RATE`.
+
+        They came at `arrived`, in monotonic seconds, if that was not now: packets wait for those
+        that they overtook.
+        """
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """Take one JSON message of the caller."""

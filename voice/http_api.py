@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from transport import webrtc, websocket
 from transport.webrtc_offer import OfferError
 from voice.server import BusyError, Server
-from voice.settings import LOOPBACK, ChoiceError
+from voice.settings import LOOPBACK, ChoiceError, SessionSettings, names
 
 PAGE = Path(__file__).parent.parent / "demos" / "browser"
 """The demo page; a wheel has none."""
@@ -100,10 +100,11 @@ def create_app(server: Server) -> FastAPI:
                     return refused(
                         413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
                     )
-            server.admit(pending=len(server.peers))
+            server.admit()
             text = body.decode()
             attach = partial(server.attach, chosen=server.choose(choices(request)))
-            peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
+            with server.setting_up():
+                peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
         except BusyError as busy:
             return refused(503, busy.code, str(busy), busy.retry_after)
         except ClientDisconnect:
@@ -136,9 +137,9 @@ def create_app(server: Server) -> FastAPI:
 
 
 def choices(connection: HTTPConnection) -> Mapping[str, str]:
-    """Return what a caller chooses by the address: `?voice=` and `?language=`."""
+    """Return what a caller chooses by the address: `?voice=`, `?language=` and `?budget=`."""
     given = connection.query_params
-    return {name: given[name] for name in ("voice", "language") if given.get(name)}
+    return {name: given[name] for name in names(SessionSettings) if given.get(name)}
 
 
 def barred(connection: HTTPConnection, server: Server) -> JSONResponse | None:

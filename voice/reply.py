@@ -8,9 +8,9 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from latency.trace import Mark, Moment
+from latency.trace import CallTrace
 from llm.engine import EngineError, Params, Text, ToolCall, ToolResult
-from tts.phrases import Phrases
+from tts.phrases import Phrases, PhraseSettings
 from voice.agent import Lines
 from voice.context import Context
 from voice.prefill import Prefill
@@ -34,7 +34,8 @@ class Thinking:
         toolbox: The call's tools.
         lines: What the agent says by itself.
         tool_timeout: Seconds a tool may take.
-        mark: Takes the moments of a turn.
+        lengths: Tells how long phrases are, anew for every reply.
+        trace: Takes the moments of a turn.
         tell: Takes the events that the caller's side may want to show.
         keep: Keeps a task alive until it is done; a tool at work is never cut off.
         decided: Returns once it is decided that the caller of a turn is done: no tool runs before.
@@ -47,7 +48,8 @@ class Thinking:
     toolbox: Toolbox
     lines: Lines
     tool_timeout: float
-    mark: Mark
+    lengths: Callable[[], PhraseSettings]
+    trace: CallTrace
     tell: Callable[[Mapping[str, Any]], None]
     keep: Callable[[asyncio.Task[Outcome]], None]
     decided: Callable[[int], Awaitable[None]]
@@ -124,7 +126,7 @@ class Thinking:
             for phrase in self._said(turn, self.lines.wait):
                 yield phrase
             await asyncio.wait({self._working}, timeout=self.tool_timeout - PATIENCE)
-        self.mark("tool_end", turn, now())
+        self.trace.mark("tool_end", turn, now())
         task, self._working = self._working, None
         if not task.done():
             self._told = True
@@ -141,19 +143,20 @@ class Thinking:
     ) -> AsyncGenerator[str, None]:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
         now = monotonic
-        phrases, first = Phrases(), True
-        self.mark("llm_start", turn, now())
+        phrases, first = self._phrases(), True
+        self.trace.mark("llm_start", turn, now())
         thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
             generation = thread.generate(self.params, self.due(turn))
             async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
                 async for piece in pieces:
                     if first:
-                        self.mark("llm_first", turn, now())
+                        self.trace.mark("llm_first", turn, now())
                         first = False
                     if isinstance(piece, ToolCall):
                         calls.append(piece)
                     elif isinstance(piece, Text):
+                        self.trace.wrote(turn, now())
                         for phrase in phrases.push(piece.text):
                             yield self._noted(turn, phrase)
         finally:
@@ -163,7 +166,7 @@ class Thinking:
 
     def _begin(self, turn: int, call: ToolCall) -> None:
         """Set a tool to work."""
-        self.mark("tool_start", turn, monotonic())
+        self.trace.mark("tool_start", turn, monotonic())
         self._working = asyncio.create_task(self._use(turn, call))
         self.keep(self._working)
 
@@ -187,12 +190,16 @@ class Thinking:
 
     def _said(self, turn: int, text: str) -> list[str]:
         """Cut the agent's own words into phrases and note them."""
-        phrases = Phrases()
+        phrases = self._phrases()
         return [self._noted(turn, phrase) for phrase in (*phrases.push(text), *phrases.flush())]
+
+    def _phrases(self) -> Phrases:
+        """Return what cuts the next text into phrases."""
+        lengths = self.lengths()
+        return Phrases(lengths.first, lengths.later)
 
     def _noted(self, turn: int, phrase: str) -> str:
         """Note in the conversation that `phrase` is about to be said."""
-        moment: Moment = "phrase"
-        self.mark(moment, turn, monotonic())
+        self.trace.mark("phrase", turn, monotonic())
         self.context.agent_says(turn, phrase)
         return phrase
