@@ -34,7 +34,7 @@ LOGGED = 200
 """Moves that the log keeps."""
 
 SETTLED = 6
-"""Turns after a trial before the next: those it ended by were chosen by chance, too."""
+"""Turns after a trial that was taken back before the next."""
 
 FAR = 0.2
 """Share of the budget by which turns that are over it are far over it."""
@@ -296,11 +296,11 @@ class Tuner:
         entry, p95 = trial.standing, self._p95
         before = trial.past.percentile(self.budget.percentile)
         entry.held.close(self._turn)
-        self._window.resume(self._window.since)
         self._end()
         self._measuring = True
         name, gain = entry.knob.name, _ms(trial.gain(self._window))
         reason = f"{self._name} {_ms(before)} -> {_ms(p95)}; {name} {entry.value:g} gained {gain}"
+        self._window = Window(now)  # those that it was kept for were fast by chance, too
         return Move(now, name, entry.value, entry.value, "keep", reason, before, p95, True)
 
     def _take_back(self, trial: Trial, why: str, now: float) -> Move | None:
