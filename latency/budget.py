@@ -9,23 +9,13 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-STAGES = (
-    "framing",
-    "jitter",
-    "vad",
-    "endpoint",
-    "asr",
-    "llm",
-    "first_phrase",
-    "tools",
-    "tts",
-    "send",
-    "silence",
-)
+from latency.trace import NAMES
+
+STAGES = NAMES
 """The stages that have a share, in the order in which they happen."""
 
 BEFORE = frozenset(("framing", "jitter", "vad", "endpoint"))
-"""Those before it is decided that the caller is done; the others are the answer's."""
+"""Stages before it is decided that the caller is done; the others are the answer's."""
 
 KEPT = 200
 """Turns that a floor is measured over: as many as the loop is given to mend a disturbance."""

@@ -138,8 +138,12 @@ class Standing:
 
     def strain(self, turn: int) -> None:
         """Bar the value in force and faster ones: a guard rail broke."""
-        self.strained.close(turn)
+        self.strained.close(turn, 2 * BACK_OFF)
         self.limit = self.index
+
+    def fail(self, turn: int) -> None:
+        """Bar faster values: one did not help."""
+        self.useless.close(turn, 2 * BACK_OFF)
 
     def settle(self) -> None:
         """Take the value in force for good."""

@@ -10,6 +10,12 @@ from latency.window import Window
 MEASURED = 12
 """Turns without which nothing is said of how slow they are."""
 
+FEWEST = 4
+"""Turns after which a trial is ended that makes turns much slower."""
+
+MUCH = 0.2
+"""Share of the budget that is much."""
+
 JUDGED = 24
 """Turns after which a trial is judged, whatever they say."""
 
@@ -43,7 +49,7 @@ class Trial:
 
     @property
     def unconcerned(self) -> frozenset[str]:
-        """Stages that the knob cannot change; most of the chance is in how long a caller is waited for."""
+        """Stages that the knob cannot change: how long callers are waited for is mostly chance."""
         return BEFORE if BEFORE.isdisjoint(self.standing.knob.stages) else frozenset()
 
     def gain(self, window: Window) -> float:
@@ -57,17 +63,20 @@ class Trial:
         return window.level(without).noise(self.past.level(without))
 
     def verdict(self, window: Window, budget: Budget) -> Literal["good", "bad", "open"]:
-        """Say what the turns since the move show. There must be `MEASURED`."""
-        if self.stage:
-            return self._helped(window, budget)
-        if self.steps < 0 and window.over(budget):
+        """Say what the turns since the move show."""
+        turns = len(window)
+        if turns < FEWEST:
+            return "open"
+        gain, noise = self.gain(window), self.noise(window)
+        if self.stage and gain + 3 * noise < -MUCH * budget.total:
             return "bad"
-        return "good" if len(window) >= JUDGED else "open"
-
-    def _helped(self, window: Window, budget: Budget) -> Literal["good", "bad", "open"]:
-        """Say whether turns are faster: for certain, or more likely than not in the end."""
-        gain, noise, worth = self.gain(window), self.noise(window), WORTH * budget.total
-        final = len(window) >= JUDGED
+        if turns < MEASURED:
+            return "open"
+        final = turns >= JUDGED
+        if not self.stage:
+            over = self.steps < 0 and window.over(budget)
+            return "bad" if over else "good" if final else "open"
+        worth = WORTH * budget.total
         if gain > max(worth, noise / 2 if final else CLEAR * noise):
             return "good"
-        return "bad" if final or gain + 1.5 * noise < worth else "open"
+        return "bad" if final or gain + CLEAR * noise < worth else "open"
