@@ -78,7 +78,7 @@ def derived(
     weights = {stage: max(0.0, floors.get(stage, 0.0)) for stage in open_}
     whole = sum(weights.values())
     for stage in open_:
-        split[stage] = rest * weights[stage] / whole if whole > 0 else rest / len(open_)
+        split[stage] = rest * (weights[stage] / whole) if whole > 0 else rest / len(open_)
     return {stage: split[stage] for stage in STAGES}
 
 

@@ -143,7 +143,7 @@ class Tuner:
         if turns < JUDGED:
             return None
         self._stuck = ""
-        if turns == KEPT:
+        if turns == KEPT and not self._broken():
             self._said.clear()
         return self._restore(now)
 
@@ -202,7 +202,7 @@ class Tuner:
 
     def _choices(self, stage: str) -> list[Standing]:
         """Return the knobs that may shorten `stage` now, the most promising first."""
-        broken = {name for name, limit in self._limits.items() if self._window.strain(name, limit)}
+        broken = self._broken()
         return sorted(
             (
                 entry
@@ -228,10 +228,13 @@ class Tuner:
     def _judge(self, trial: Trial, now: float) -> Move | None:
         """End a trial as soon as it is clear how."""
         window, entry = self._window, trial.standing
-        if trial.steps > 0 and (broken := self._broken(entry)):
-            if broken in entry.knob.guards:
+        # What is known to break whatever is set ends no trial of a knob that does not strain it.
+        broken = self._broken() - (self._said - set(entry.knob.guards))
+        if trial.steps > 0 and broken:
+            own = broken.intersection(entry.knob.guards)
+            if own:
                 entry.strain(self._turn)
-            return self._take_back(trial, self._tell(broken), now)
+            return self._take_back(trial, self._tell(min(own or broken)), now)
         if trial.steps < 0 and (move := self._relieve(now)):
             self._end()
             return move
@@ -259,13 +262,9 @@ class Tuner:
             reason = f"{self._name} {ms(self._p95)} over {ms(self.budget.total)}"
         return self._take_back(trial, reason, now)
 
-    def _broken(self, entry: Standing) -> str:
-        """Return a guard rail that broke in the trial of `entry`, "" if none did."""
-        for guard, limit in self._limits.items():
-            known = guard in self._said and guard not in entry.knob.guards
-            if not known and self._window.strain(guard, limit):
-                return guard
-        return ""
+    def _broken(self) -> set[str]:
+        """Return the guard rails that are broken."""
+        return {name for name, limit in self._limits.items() if self._window.strain(name, limit)}
 
     def _keep(self, trial: Trial, now: float) -> Move:
         """Leave the knob as it is, and measure anew."""
