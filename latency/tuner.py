@@ -36,6 +36,9 @@ LOGGED = 200
 SETTLED = 6
 """Turns after a trial that was taken back before the next."""
 
+SLOW = 30.0
+"""Seconds to settle from which a knob is a last resort: it does nothing for the calls there are."""
+
 FAR = 0.2
 """Share of the budget by which turns that are over it are far over it."""
 
@@ -153,7 +156,7 @@ class Tuner:
         if self._usual is None:
             self._usual = level
             return
-        least = max(CHANGED * self.budget.total, 3 * level.noise(self._usual))
+        least = max(CHANGED * self.budget.total, 4 * level.noise(self._usual))
         if abs(level.mean - self._usual.mean) > least:
             self._usual = level
             self._stuck = ""
@@ -180,12 +183,13 @@ class Tuner:
             if stages[stage] > WORTH * total
             for entry in self._choices(stage)
         ]
-        hope = sum(stages[stage] for stage in {stage for _, stage in ways})
+        slow = [way for way in ways if way[0].knob.settle > SLOW]
+        hope = sum(stages[stage] for stage in {way[1] for way in ways if way not in slow})
         if hope < p95 - total:
-            ways = []  # not even all the time that these stages take would do
+            ways = slow  # not even all the time that these stages take would do
         entry, stage = min(ways, key=lambda way: way[0].last_resort, default=(None, ""))
-        if entry is None or entry.useless.length:
-            # All that might have helped was tried; some of it may be tried again.
+        if entry is None or entry.useless.length or entry.knob.settle > SLOW:
+            # All that helps at once was tried. Fewer calls, and in time the same again, are left.
             if p95 <= total:
                 return None
             self._stuck = fault

@@ -4,7 +4,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from plant import DISTURBANCES, KNOBS, LIMITS, NORMAL, Plant, World, best, budget, p95, rate
+from plant import DISTURBANCES, KNOBS, LIMITS, NORMAL, START, Plant, World, best, budget, p95, rate
 
 from latency.tuner import Mode, Tuner
 
@@ -15,8 +15,6 @@ PROMISED = 200
 
 CHANCE = 1.05
 """Factor on the budget that one run may have: what 200 turns tell of a 95th percentile."""
-
-START = {knob.name: knob.values[knob.start] for knob in KNOBS}
 
 BUDGET = budget()
 
@@ -50,25 +48,34 @@ def test_without_the_loop_it_is_not_mended(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_callers_who_pause_are_waited_for_and_it_is_said_that_nothing_helps(seed: int) -> None:
+def test_callers_who_pause_are_waited_for(seed: int) -> None:
     name = "callers pause for 700 ms"
-    assert best(DISTURBANCES[name])[0] > BUDGET.total
     plant, _ = disturbed(name, seed)
-    kinds = [move.kind for _, move in plant.moves]
     at = next(turn for turn, move in plant.moves if move.kind == "relieve")
-    assert at <= PROMISED + 24
-    assert "give_up" in kinds
-    assert (
-        rate(plant.turns[-PROMISED:], "cut_ins")
-        < rate(Plant(seed=seed).run(None, PROMISED, DISTURBANCES[name]), "cut_ins") / 3
-    )
+    assert at <= PROMISED + 24  # half of the turns were cut-ins until then
+    left_alone = Plant(seed=seed).run(None, PROMISED, DISTURBANCES[name])
+    assert rate(left_alone, "cut_ins") > 0.4
+    # What is left are looks at shorter waits: three cut-ins each, twice as rare every time.
+    assert rate(plant.turns[-PROMISED:], "cut_ins") < 0.1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("world", "stage"), [(World(jitter=0.8), "jitter"), (World(llm=1.5), "llm")]
+)
+def test_where_no_setting_helps_it_says_so(world: World, stage: str, seed: int) -> None:
+    plant, tuner = Plant(seed=seed), Tuner(KNOBS, BUDGET, LIMITS, "on")
+    plant.run(tuner, 600, world)
+    said = [move.reason for _, move in plant.moves if move.kind == "give_up"]
+    assert len(said) == 1
+    assert f"{stage} at fault" in said[0]
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)
 def test_it_returns_to_the_start_when_the_disturbance_ends(name: str) -> None:
     for seed in SEEDS[:3]:
         plant, tuner = disturbed(name, seed)
-        plant.run(tuner, 1000, NORMAL)
+        plant.run(tuner, 1500, NORMAL)
         assert plant.of == START
         assert tuner.state == "within budget"
     disturbed.cache_clear()
