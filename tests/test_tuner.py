@@ -165,7 +165,7 @@ def test_knobs_go_back_when_there_is_room_and_stay_where_there_is_none() -> None
     line.until("try", llm=0.35)
     line.until("keep", llm=0.2)
     # What helped is left alone for a while, then for twice as long: it is predicted to be missed.
-    assert line.turns(BACK_OFF + 2 * BACK_OFF, llm=0.2) == []
+    assert line.turns(BACK_OFF + 2 * BACK_OFF - 1, llm=0.2) == []
     assert line.turns(40, llm=0.2)[0].kind == "restore"  # a prediction is believed once
     line = Line()
     line.until("try", llm=0.35)
