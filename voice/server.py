@@ -58,6 +58,7 @@ class Server:
         self.settings = settings
         self.metrics = Metrics()
         self.load = Load()
+        self.steering: Any = None
         self._looking: asyncio.Task[None] | None = None
         self._loaded = False
         self.sessions: dict[str, Session] = {}

@@ -1,0 +1,71 @@
+// One turn as numbers: its stages, which are the legend too, and what else is known of it.
+
+import { element, svg } from "./dom.js";
+import { colour, milliseconds, words } from "./stages.js";
+import { flags, symbol } from "./symbols.js";
+
+/** Show `record` in `box`; null shows nothing. `split` has each stage's share of the budget. */
+export function showDetails(box, record, split, pinned) {
+  if (!record) return box.replaceChildren();
+  const name = element("h3", {}, `Turn ${record.turn}`);
+  const call = element("span", { class: "call", title: String(record.call) }, String(record.call));
+  const pin = element("span", { class: "pin" }, pinned ? "pinned: press again to follow" : "");
+  box.replaceChildren(
+    element("div", { class: "whose" }, name, call, pin),
+    stages(record, split),
+    element("dl", { class: "facts" }, ...facts(record).flatMap(fact)),
+    happened(record),
+  );
+}
+
+function stages(record, split) {
+  const rows = Object.entries(record.stages ?? {}).map(([stage, seconds]) => {
+    const share = split?.[stage];
+    const late = share > 0 && seconds > share;
+    return element(
+      "tr",
+      { class: `${stage === record.over ? "blamed" : ""}` },
+      element("th", { scope: "row", class: colour(stage) }, words(stage)),
+      element("td", { class: late ? "late" : "" }, milliseconds(seconds)),
+      element("td", { class: "share" }, share > 0 ? `of ${milliseconds(share)}` : ""),
+    );
+  });
+  const over = record.total > record.budget;
+  const sum = element(
+    "tr",
+    { class: "sum" },
+    element("th", { scope: "row" }, "total"),
+    element("td", { class: over ? "late" : "" }, milliseconds(record.total)),
+    element("td", { class: "share" }, record.budget ? `of ${milliseconds(record.budget)}` : ""),
+  );
+  return element("table", { class: "stages" }, element("tbody", {}, ...rows, sum));
+}
+
+function facts(record) {
+  const { llm, asr, tts, speculations: guessed, barge_in: barge } = record;
+  const rate = (rtf) => `${rtf.toFixed(2)} × real time`;
+  return [
+    ["when", record.wall && new Date(record.wall * 1000).toLocaleTimeString()],
+    ["by", record.transport],
+    ["outcome", record.outcome],
+    ["first token", llm?.ttft != null && milliseconds(llm.ttft)],
+    ["tokens", llm?.tokens != null && `${llm.tokens}, ${Math.round(llm.tokens_per_second)} a second`],
+    ["between tokens", llm?.itl_p50 != null && `${milliseconds(llm.itl_p50)}, p95 ${milliseconds(llm.itl_p95)}`],
+    ["hearing at", asr?.rtf != null && rate(asr.rtf)],
+    ["voice at", tts?.rtf != null && rate(tts.rtf)],
+    ["speculation", guessed?.begun > 0 && `${guessed.begun} begun, ${guessed.kept} kept, ${guessed.dropped} dropped`],
+    ["engines", record.worked != null && `${milliseconds(record.worked)}, ${milliseconds(record.wasted ?? 0)} in vain`],
+    ["heard by caller", record.marks?.played != null && `after ${milliseconds(record.marks.played)}`],
+    ["barge-in", barge && `heard ${milliseconds(barge.heard)}, quiet ${milliseconds(barge.stopped - barge.heard)} later`],
+    ["loop late", record.loop_late != null && milliseconds(record.loop_late)],
+  ].filter(([, value]) => value);
+}
+
+const fact = ([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))];
+
+function happened(record) {
+  const items = flags(record).map(({ name, words }) =>
+    element("li", {}, svg("svg", { width: 12, height: 12, "aria-hidden": true }, symbol(name, 6, 6)), words),
+  );
+  return element("ul", { class: "happened" }, ...items);
+}

@@ -1,0 +1,36 @@
+// The stages of a turn: their order, their words, their colours.
+
+/** The stages in the order a turn goes through them; their words are those of the demo page. */
+export const STAGES = new Map([
+  ["framing", "framing"],
+  ["jitter", "jitter buffer"],
+  ["vad", "noticing silence"],
+  ["endpoint", "end of turn"],
+  ["asr", "hearing"],
+  ["llm", "thinking"],
+  ["first_phrase", "first phrase"],
+  ["tools", "tools"],
+  ["tts", "voice"],
+  ["send", "sending"],
+  ["silence", "silence added"],
+  ["unattributed", "not attributed"],
+]);
+
+/** Say a stage, or anything else that has a name in the code, in words. */
+export const words = (name) => STAGES.get(name) ?? String(name).replaceAll("_", " ");
+
+/** Return the class that gives a stage its colour. */
+export const colour = (name) => (STAGES.has(name) ? `stage-${name}` : "stage-other");
+
+/** Write seconds as the page does: milliseconds, from 10 s on seconds. */
+export function milliseconds(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (Math.abs(seconds) >= 10) return `${seconds.toFixed(1)} s`;
+  return `${figure(seconds)} ms`;
+}
+
+/** Write seconds as a bare number of milliseconds. */
+export function figure(seconds) {
+  const ms = seconds * 1000;
+  return Math.abs(ms) < 9.95 ? ms.toFixed(1).replace(/\.0$/, "") : String(Math.round(ms));
+}
