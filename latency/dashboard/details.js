@@ -42,30 +42,70 @@ function stages(record, split) {
 }
 
 function facts(record) {
-  const { llm, asr, tts, speculations: guessed, barge_in: barge } = record;
-  const rate = (rtf) => `${rtf.toFixed(2)} × real time`;
-  return [
-    ["when", record.wall && new Date(record.wall * 1000).toLocaleTimeString()],
-    ["by", record.transport],
-    ["outcome", record.outcome],
-    ["first token", llm?.ttft != null && milliseconds(llm.ttft)],
-    ["tokens", llm?.tokens != null && `${llm.tokens}, ${Math.round(llm.tokens_per_second)} a second`],
-    ["between tokens", llm?.itl_p50 != null && `${milliseconds(llm.itl_p50)}, p95 ${milliseconds(llm.itl_p95)}`],
-    ["hearing at", asr?.rtf != null && rate(asr.rtf)],
-    ["voice at", tts?.rtf != null && rate(tts.rtf)],
-    ["speculation", guessed?.begun > 0 && `${guessed.begun} begun, ${guessed.kept} kept, ${guessed.dropped} dropped`],
-    ["engines", record.worked != null && `${milliseconds(record.worked)}, ${milliseconds(record.wasted ?? 0)} in vain`],
-    ["heard by caller", record.marks?.played != null && `after ${milliseconds(record.marks.played)}`],
-    ["barge-in", barge && `heard ${milliseconds(barge.heard)}, quiet ${milliseconds(barge.stopped - barge.heard)} later`],
-    ["loop late", record.loop_late != null && milliseconds(record.loop_late)],
-  ].filter(([, value]) => value);
+  const { llm, asr, tts, speculations: guessed, barge_in: barge, marks } = record;
+  const found = [];
+  const add = (name, value) => value && found.push([name, value]);
+  add("when", record.wall && new Date(record.wall * 1000).toLocaleTimeString());
+  add("by", record.transport);
+  add("outcome", record.outcome && words(record.outcome));
+  add("first token", llm && milliseconds(llm.ttft));
+  add(
+    "tokens",
+    llm &&
+      `${llm.tokens}${given(llm.tokens_per_second, (rate) => `, ${Math.round(rate)} a second`)}`,
+  );
+  add(
+    "between tokens",
+    given(llm?.itl_p50, (gap) => `${milliseconds(gap)}, p95 ${milliseconds(llm.itl_p95)}`),
+  );
+  add(
+    "hearing at",
+    given(asr?.rtf, (rtf) => `${rtf.toFixed(2)} × real time`),
+  );
+  add(
+    "voice at",
+    given(tts?.rtf, (rtf) => `${rtf.toFixed(2)} × real time`),
+  );
+  add(
+    "speculation",
+    guessed?.begun > 0 &&
+      `${guessed.begun} begun, ${guessed.kept} kept, ${guessed.dropped} dropped`,
+  );
+  add(
+    "engines",
+    given(
+      record.worked,
+      (all) => `${milliseconds(all)}, ${milliseconds(record.wasted ?? 0)} in vain`,
+    ),
+  );
+  add(
+    "heard by caller",
+    given(marks?.played, (at) => `after ${milliseconds(at)}`),
+  );
+  add(
+    "barge-in",
+    given(
+      barge?.heard,
+      (at) =>
+        `after ${milliseconds(at)}${given(barge.stopped, (end) => `, quiet ${milliseconds(end - at)} later`)}`,
+    ),
+  );
+  add("loop late", given(record.loop_late, milliseconds));
+  return found;
 }
+
+const given = (value, say) => (value === null || value === undefined ? "" : say(value));
 
 const fact = ([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))];
 
 function happened(record) {
   const items = flags(record).map(({ name, words }) =>
-    element("li", {}, svg("svg", { width: 12, height: 12, "aria-hidden": true }, symbol(name, 6, 6)), words),
+    element(
+      "li",
+      {},
+      svg("svg", { width: 12, height: 12, "aria-hidden": true }, symbol(name, 6, 6)),
+      words,
+    ),
   );
   return element("ul", { class: "happened" }, ...items);
 }

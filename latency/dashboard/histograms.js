@@ -17,7 +17,10 @@ export function drawHistogram({ values, limit, width, height, bins, shade }) {
   const tallest = Math.max(...counts);
   const step = (width - 2) / bins;
   const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
-  chart.setAttribute("aria-label", `${values.length} turns: p50 ${milliseconds(middle)}, p95 ${milliseconds(most)}`);
+  chart.setAttribute(
+    "aria-label",
+    `${values.length} turns: p50 ${milliseconds(middle)}, p95 ${milliseconds(most)}`,
+  );
   for (const [index, count] of counts.entries()) {
     if (!count) continue;
     const tall = Math.max(2, (count / tallest) * (floor - 14)); // a single turn stays in sight
@@ -41,7 +44,12 @@ export function drawHistogram({ values, limit, width, height, bins, shade }) {
   chart.append(marker("p50", x(middle), floor), marker("p95", x(most), floor));
   if (limit > 0) {
     const left = x(limit) > width - 46;
-    const beside = { class: "limit", x: x(limit) + (left ? -4 : 4), y: 9, "text-anchor": left ? "end" : "start" };
+    const beside = {
+      class: "limit",
+      x: x(limit) + (left ? -4 : 4),
+      y: 9,
+      "text-anchor": left ? "end" : "start",
+    };
     chart.append(
       svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: floor }),
       svg("text", beside, figure(limit)),
@@ -59,12 +67,17 @@ export function showStages(box, records, split) {
   const width = box.clientWidth;
   if (!width) return;
   const answered = records.filter(({ total }) => total !== null && total !== undefined);
-  const names = new Set([...STAGES.keys(), ...answered.flatMap(({ stages }) => Object.keys(stages ?? {}))]);
+  const names = new Set([
+    ...STAGES.keys(),
+    ...answered.flatMap(({ stages }) => Object.keys(stages ?? {})),
+  ]);
   const columns = Math.max(2, Math.floor(width / 200));
   const room = Math.floor((width - (columns - 1) * 20) / columns);
   const figures = [];
   for (const name of names) {
-    const values = answered.filter(({ stages }) => stages && name in stages).map(({ stages }) => stages[name]);
+    const values = answered
+      .filter(({ stages }) => stages && name in stages)
+      .map(({ stages }) => stages[name]);
     if (!values.some((seconds) => Math.abs(seconds) >= 0.00005)) continue;
     figures.push(stageFigure(name, values, split?.[name] ?? 0, room));
   }
@@ -75,7 +88,12 @@ export function showStages(box, records, split) {
 function stageFigure(name, values, limit, width) {
   const most = percentile(values, 95);
   const late = limit > 0 && most > limit;
-  const numbers = element("span", { class: "p95" }, `p95 ${figure(most)}`);
+  const numbers = element(
+    "span",
+    { class: "p95" },
+    element("span", { class: "kind" }, "p95 "),
+    figure(most),
+  );
   if (limit > 0) numbers.append(element("span", { class: "of" }, ` of ${figure(limit)}`));
   return element(
     "figure",
@@ -88,7 +106,9 @@ function stageFigure(name, values, limit, width) {
 /** Draw the whole response time into `box`, its numbers into `numbers`. */
 export function showTotal(box, numbers, records, budget) {
   const width = box.clientWidth;
-  const values = records.map(({ total }) => total).filter((total) => total !== null && total !== undefined);
+  const values = records
+    .map(({ total }) => total)
+    .filter((total) => total !== null && total !== undefined);
   if (!width || !values.length) {
     numbers.replaceChildren();
     return box.replaceChildren();
@@ -100,9 +120,15 @@ export function showTotal(box, numbers, records, budget) {
   numbers.replaceChildren(
     element("b", { class: late ? "late" : "" }, figure(reached)),
     element("span", {}, `ms at p${percent}`),
-    element("span", { class: "of" }, `p50 ${figure(percentile(values, 50))} · ${plural(values.length, "turn")} · ${Math.round(share * 100)} % over`),
+    element(
+      "span",
+      { class: "of" },
+      `p50 ${figure(percentile(values, 50))} · ${plural(values.length, "turn")} · ${Math.round(share * 100)} % over`,
+    ),
   );
-  box.replaceChildren(drawHistogram({ values, limit, width, height: 112, bins: 64, shade: "whole" }));
+  box.replaceChildren(
+    drawHistogram({ values, limit, width, height: 112, bins: 64, shade: "whole" }),
+  );
 }
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -25,7 +25,9 @@ export class MachineView {
       element("span", { class: "of" }, saturation(calls ?? {})),
     );
     this.calls.replaceChildren(cells(active, max, this.calls.clientWidth));
-    this.prediction.replaceChildren(...prediction(predicted, budget?.total ?? 0, this.calls.clientWidth));
+    this.prediction.replaceChildren(
+      ...prediction(predicted, budget?.total ?? 0, this.calls.clientWidth),
+    );
     this.loop.replaceChildren(spark(this.#late, this.loop.clientWidth, 0.01));
     this.loopNumber.textContent = milliseconds(late ?? 0);
     this.remainder.replaceChildren(spark(this.#lost, this.remainder.clientWidth, 0.005));
@@ -45,8 +47,18 @@ function saturation({ active = 0, max = 0, saturated, refused }) {
 function cells(active, max, width) {
   const count = Math.max(max, active, 1);
   if (count > CELLS) {
-    const taken = svg("rect", { class: "cell taken", width: (width * active) / count, height: 16, rx: 4 });
-    return svg("svg", { width, height: 16 }, svg("rect", { class: "cell", width, height: 16, rx: 4 }), taken);
+    const taken = svg("rect", {
+      class: "cell taken",
+      width: (width * active) / count,
+      height: 16,
+      rx: 4,
+    });
+    return svg(
+      "svg",
+      { width, height: 16 },
+      svg("rect", { class: "cell", width, height: 16, rx: 4 }),
+      taken,
+    );
   }
   const rows = count > 50 ? 3 : count > 20 ? 2 : 1;
   const columns = Math.ceil(count / rows);
@@ -57,23 +69,40 @@ function cells(active, max, width) {
   for (let call = 0; call < count; call += 1) {
     const state = call < active ? " taken" : call === active ? " next" : "";
     const [x, y] = [(call % columns) * step, Math.floor(call / columns) * (tall + 3)];
-    chart.append(svg("rect", { class: `cell${state}`, x: x + 0.5, y: y + 0.5, width: side - 1, height: tall - 1, rx: 2.5 }));
+    chart.append(
+      svg("rect", {
+        class: `cell${state}`,
+        x: x + 0.5,
+        y: y + 0.5,
+        width: side - 1,
+        height: tall - 1,
+        rx: 2.5,
+      }),
+    );
   }
   return chart;
 }
 
 // What p95 would be with one more call, against the budget.
 function prediction(predicted, limit, width) {
-  if (predicted == null) return [element("p", { class: "of" }, "p95 with one more call: not known yet")];
+  if (predicted == null)
+    return [element("p", { class: "of" }, "p95 with one more call: not known yet")];
   const over = limit > 0 && predicted > limit;
   const end = Math.max(1.25 * limit, 1.05 * predicted, 0.001);
   const x = (seconds) => (seconds / end) * width;
   const chart = svg("svg", { width, height: 12, "aria-hidden": true });
   chart.append(
     svg("rect", { class: "track", y: 3, width, height: 6, rx: 3 }),
-    svg("rect", { class: `reach${over ? " beyond" : ""}`, y: 3, width: Math.max(3, x(predicted)), height: 6, rx: 3 }),
+    svg("rect", {
+      class: `reach${over ? " beyond" : ""}`,
+      y: 3,
+      width: Math.max(3, x(predicted)),
+      height: 6,
+      rx: 3,
+    }),
   );
-  if (limit > 0) chart.append(svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: 12 }));
+  if (limit > 0)
+    chart.append(svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: 12 }));
   const words = `p95 with one more call: ${milliseconds(predicted)}`;
   return [element("p", { class: over ? "late" : "of" }, words), chart];
 }
@@ -86,14 +115,21 @@ function spark(values, width, least) {
   const step = width / (KEPT - 1);
   const x = (index) => width - (values.length - 1 - index) * step;
   const y = (value) => height - 2 - (Math.max(0, value) / most) * (height - 6);
-  const points = values.flatMap((value, index) => (value === null ? [] : [`${x(index).toFixed(1)},${y(value).toFixed(1)}`]));
+  const points = values.flatMap((value, index) =>
+    value === null ? [] : [`${x(index).toFixed(1)},${y(value).toFixed(1)}`],
+  );
   const chart = svg("svg", { width, height, "aria-hidden": true });
-  chart.append(svg("line", { class: "floor", x1: 0, x2: width, y1: height - 1.5, y2: height - 1.5 }));
+  chart.append(
+    svg("line", { class: "floor", x1: 0, x2: width, y1: height - 1.5, y2: height - 1.5 }),
+  );
   if (points.length > 1) {
     const first = points[0].split(",")[0];
     const last = points.at(-1).split(",")[0];
     chart.append(
-      svg("polygon", { class: "under", points: `${first},${height - 2} ${points.join(" ")} ${last},${height - 2}` }),
+      svg("polygon", {
+        class: "under",
+        points: `${first},${height - 2} ${points.join(" ")} ${last},${height - 2}`,
+      }),
       svg("polyline", { class: "line", points: points.join(" ") }),
     );
   }

@@ -70,7 +70,10 @@ export function place({ stages, spans, total }) {
     .sort((a, b) => a.from - b.from);
   const free = Array(LANES).fill(-Infinity);
   const hidden = pieces.map((piece) => {
-    const lane = Math.max(0, free.findIndex((until) => until <= piece.from + SLIVER));
+    const lane = Math.max(
+      0,
+      free.findIndex((until) => until <= piece.from + SLIVER),
+    );
     free[lane] = Math.max(free[lane], piece.to);
     return { ...piece, lane };
   });

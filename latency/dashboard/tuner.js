@@ -42,9 +42,11 @@ export class TunerView {
       const latest = moves.toSorted((a, b) => b.at - a.at).slice(0, MOVES);
       this.log.replaceChildren(...latest.map((move) => entry(move, budget)));
       this.empty.hidden = latest.length > 0;
-      this.empty.textContent = mode === "off" ? "Set tuner = \"observe\" or \"on\" to see moves." : "No moves yet.";
+      this.empty.textContent =
+        mode === "off" ? 'Set tuner = "observe" or "on" to see moves.' : "No moves yet.";
     }
-    for (const time of this.log.querySelectorAll("time")) time.textContent = ago(now - Number(time.dataset.at));
+    for (const time of this.log.querySelectorAll("time"))
+      time.textContent = ago(now - Number(time.dataset.at));
   }
 
   #redraw() {
@@ -68,7 +70,8 @@ function ladder(name, { value, start, values = [], pinned }, width) {
   const rungs = values.length ? values : [value];
   const ends = [rungs[0], rungs.at(-1)].map(number);
   const [left, right] = ends.map((text) => 10 + text.length * 6.4);
-  const x = (step) => left + (rungs.length > 1 ? step / (rungs.length - 1) : 0.5) * (width - left - right);
+  const x = (step) =>
+    left + (rungs.length > 1 ? step / (rungs.length - 1) : 0.5) * (width - left - right);
   const [now, from] = [nearest(rungs, value), nearest(rungs, start)];
   const y = 9;
   const label = `${name}: ${number(value)}, started at ${number(start)}, between ${ends[0]} and ${ends[1]}`;
@@ -80,7 +83,9 @@ function ladder(name, { value, start, values = [], pinned }, width) {
       "svg",
       { width, height: 18, role: "img", "aria-label": label + (pinned ? ", pinned" : "") },
       svg("line", { class: "rail", x1: x(0), x2: x(rungs.length - 1), y1: y, y2: y }),
-      ...rungs.map((_, step) => svg("line", { class: "rung", x1: x(step), x2: x(step), y1: y - 3, y2: y + 3 })),
+      ...rungs.map((_, step) =>
+        svg("line", { class: "rung", x1: x(step), x2: x(step), y1: y - 3, y2: y + 3 }),
+      ),
       svg("line", { class: "way", x1: x(from), x2: x(now), y1: y, y2: y }),
       svg("circle", { class: "start", cx: x(from), cy: y, r: 4.5 }),
       svg("circle", { class: "now", cx: x(now), cy: y, r: moved ? 5.5 : 3 }),
@@ -93,23 +98,42 @@ function ladder(name, { value, start, values = [], pinned }, width) {
 const lock = () =>
   svg(
     "svg",
-    { class: "lock", viewBox: "0 0 12 12", width: 11, height: 11, role: "img", "aria-label": "pinned" },
+    {
+      class: "lock",
+      viewBox: "0 0 12 12",
+      width: 11,
+      height: 11,
+      role: "img",
+      "aria-label": "pinned",
+    },
     svg("title", {}, "pinned: the tuner leaves it alone"),
     svg("path", { d: "M3.5 5.5V4a2.5 2.5 0 0 1 5 0v1.5M2.5 5.5h7v5h-7z" }),
   );
 
 function entry(move, budget) {
   const kind = KINDS[Object.hasOwn(KINDS, move.kind) ? move.kind : "try"];
-  const sign = svg("svg", { width: 12, height: 12, "aria-hidden": true }, svg("path", { d: kind.sign }));
+  const sign = svg(
+    "svg",
+    { width: 12, height: 12, "aria-hidden": true },
+    svg("path", { d: kind.sign }),
+  );
   const what = element("div", { class: "what" }, element("b", {}, kind.word));
   if (move.knob) what.append(element("span", { class: "knob" }, move.knob));
   if (move.before !== move.after) {
-    what.append(element("span", { class: "values" }, `${number(move.before)} → ${number(move.after)}`));
+    what.append(
+      element("span", { class: "values" }, `${number(move.before)} → ${number(move.after)}`),
+    );
   }
   if (!move.applied && move.kind !== "give_up") what.append(element("em", {}, "not applied"));
   what.append(element("time", { "data-at": Number(move.at) }));
-  const item = element("li", { class: `move ${Object.hasOwn(KINDS, move.kind) ? move.kind : "try"}` });
-  item.append(element("span", { class: "sign" }, sign), what, element("p", {}, String(move.reason ?? "")));
+  const item = element("li", {
+    class: `move ${Object.hasOwn(KINDS, move.kind) ? move.kind : "try"}`,
+  });
+  item.append(
+    element("span", { class: "sign" }, sign),
+    what,
+    element("p", {}, String(move.reason ?? "")),
+  );
   const drawn = effect(move, budget?.total ?? 0);
   if (drawn) item.append(drawn);
   return item;
@@ -125,17 +149,28 @@ function effect({ p95_before: before, p95_after: after }, limit) {
   const x = (seconds) => 5 + ((seconds - low) / Math.max(high - low, 1e-6)) * (width - 10);
   const chart = svg("svg", { width, height: 14, "aria-hidden": true });
   chart.append(svg("line", { class: "rail", x1: 1, x2: width - 1, y1: 7, y2: 7 }));
-  if (limit > 0) chart.append(svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: 14 }));
+  if (limit > 0)
+    chart.append(svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: 14 }));
   const words = [];
   if (known.length === 2) {
     const better = after <= before;
-    chart.append(svg("line", { class: `way ${better ? "better" : "worse"}`, x1: x(before), x2: x(after), y1: 7, y2: 7 }));
+    chart.append(
+      svg("line", {
+        class: `way ${better ? "better" : "worse"}`,
+        x1: x(before),
+        x2: x(after),
+        y1: 7,
+        y2: 7,
+      }),
+    );
     words.push(`p95 ${figure(before)} → ${milliseconds(after)}`);
   } else {
     words.push(`p95 ${milliseconds(known[0])}`);
   }
-  if (typeof before === "number") chart.append(svg("circle", { class: "before", cx: x(before), cy: 7, r: 3.5 }));
-  if (typeof after === "number") chart.append(svg("circle", { class: "after", cx: x(after), cy: 7, r: 4 }));
+  if (typeof before === "number")
+    chart.append(svg("circle", { class: "before", cx: x(before), cy: 7, r: 3.5 }));
+  if (typeof after === "number")
+    chart.append(svg("circle", { class: "after", cx: x(after), cy: 7, r: 4 }));
   return element("div", { class: "effect" }, chart, element("span", {}, words.join("")));
 }
 

@@ -128,7 +128,9 @@ export class Turns {
 
   // The margins left and right of the bars, in px.
   #margins() {
-    return this.#width < NARROW ? { left: 62, right: 62, flags: 0 } : { left: 84, right: 78, flags: 52 };
+    return this.#width < NARROW
+      ? { left: 66, right: 62, flags: 0 }
+      : { left: 84, right: 78, flags: 52 };
   }
 
   #x(seconds) {
@@ -142,7 +144,10 @@ export class Turns {
     if (!this.#width) return;
     const { scrollTop, clientHeight } = this.box;
     const first = Math.max(0, Math.floor(scrollTop / ROW) - SPARE);
-    const last = Math.min(this.#records.length, Math.ceil((scrollTop + clientHeight) / ROW) + SPARE);
+    const last = Math.min(
+      this.#records.length,
+      Math.ceil((scrollTop + clientHeight) / ROW) + SPARE,
+    );
     const wanted = this.#records.slice(first, last);
     const seqs = new Set(wanted.map(({ seq }) => seq));
     for (const [seq, row] of this.#rows) {
@@ -203,12 +208,14 @@ export class Turns {
       height: ROW,
       "aria-label": described(record),
     });
-    row.append(svg("rect", { class: "hit", x: 2, y: 1, width: this.#width - 4, height: ROW - 2, rx: 7 }));
+    row.append(
+      svg("rect", { class: "hit", x: 2, y: 1, width: this.#width - 4, height: ROW - 2, rx: 7 }),
+    );
     for (const tick of this.#axis.ticks) {
       row.append(svg("line", { class: "tick", x1: x(tick), x2: x(tick), y1: 0, y2: ROW }));
     }
     row.append(
-      svg("text", { class: "call", x: left - 40, y: 19 }, short(record.call)),
+      svg("text", { class: "call", x: left - 38, y: 19 }, short(record.call)),
       svg("text", { class: "number", x: left - 12, y: 19 }, String(record.turn)),
     );
     for (const { stage, from, to } of path) {
@@ -235,15 +242,21 @@ export class Turns {
     row.append(svg("line", { class: "budget", x1: limit, x2: limit, y1: 0, y2: ROW }));
     if ((record.total ?? 0) > this.#axis.end) {
       const edge = x(this.#axis.end);
-      row.append(svg("path", { class: "torn", d: `M${edge - 7} ${TOP - 2}l5 ${BAR / 2 + 2}l-5 ${BAR / 2 + 2}` }));
+      row.append(
+        svg("path", {
+          class: "torn",
+          d: `M${edge - 7} ${TOP - 2}l5 ${BAR / 2 + 2}l-5 ${BAR / 2 + 2}`,
+        }),
+      );
     }
     const edge = this.#width - right;
     if (room) {
-      flags(record).filter(({ name }) => name !== "barge_in" || !this.#onAxis(record.barge_in?.heard)).slice(0, 3).forEach((flag, index) => {
-        const figure = symbol(flag.name, edge - room + 10 + index * 16, 15);
-        figure.append(svg("title", {}, flag.words));
-        row.append(figure);
-      });
+      const beside = flags(record).filter(({ at }) => !this.#onAxis(at));
+      for (const [index, flag] of beside.slice(0, 3).entries()) {
+        const drawn = symbol(flag.name, edge - room + 10 + index * 16, 15);
+        drawn.append(svg("title", {}, flag.words));
+        row.append(drawn);
+      }
     }
     const answered = record.total !== null && record.total !== undefined;
     const said = answered ? figure(record.total) : words(record.outcome ?? "");
@@ -259,22 +272,34 @@ export class Turns {
   // A bracket beneath the stage at fault.
   #fault(from, to) {
     const right = Math.max(from + 5, to - 1);
-    return svg("rect", { class: "fault", x: from - 1, y: TOP - 2, width: right - from + 2, height: BAR + 4, rx: 2.5 });
+    return svg("rect", {
+      class: "fault",
+      x: from - 1,
+      y: TOP - 2,
+      width: right - from + 2,
+      height: BAR + 4,
+      rx: 2.5,
+    });
   }
 
   #onAxis(seconds) {
-    return typeof seconds === "number" && seconds <= this.#axis.end;
+    return typeof seconds === "number" && seconds >= 0 && seconds <= 0.98 * this.#axis.end;
   }
 
-  #marks({ marks, barge_in: barge }) {
+  #marks(record) {
+    const { marks } = record;
     const drawn = [];
-    const at = (seconds) => this.#onAxis(seconds);
-    if (at(marks?.decided)) {
+    if (this.#onAxis(marks?.decided)) {
       const x = this.#x(marks.decided);
-      drawn.push(svg("path", { class: "decided", d: `M${x - 4} 1h8l-4 5zM${x} 5v${TOP + BAR - 3}` }));
+      drawn.push(
+        svg("path", { class: "decided", d: `M${x - 4} 1h8l-4 5zM${x} 5v${TOP + BAR - 3}` }),
+      );
     }
-    if (at(marks?.played)) drawn.push(symbol("played", this.#x(marks.played), TOP + BAR / 2));
-    if (at(barge?.heard)) drawn.push(symbol("barge_in", this.#x(barge.heard), TOP + BAR / 2));
+    const middle = TOP + BAR / 2;
+    if (this.#onAxis(marks?.played)) drawn.push(symbol("played", this.#x(marks.played), middle));
+    for (const { name, at } of flags(record)) {
+      if (this.#onAxis(at)) drawn.push(symbol(name, this.#x(at), middle));
+    }
     return drawn;
   }
 }
