@@ -56,6 +56,7 @@ function take(snapshot, fresh) {
 
 function lose(message) {
   $("trouble-words").textContent = message;
+  $("trouble-rest").hidden = !latest;
   $("trouble").hidden = false;
   enter("gone");
 }
@@ -124,8 +125,12 @@ $("key").replaceChildren(
 );
 for (const link of document.querySelectorAll("a.call-me")) link.href = address("../");
 $("pause").addEventListener("click", pause);
-$("call").addEventListener("change", draw);
-$("only-over").addEventListener("change", draw);
+for (const filter of [$("call"), $("only-over")]) {
+  filter.addEventListener("change", () => {
+    $("turns").scrollTop = 0;
+    draw();
+  });
+}
 $("details").addEventListener("click", ({ target }) => target.closest(".pin") && turns.unpin());
 document.addEventListener("visibilitychange", () => {
   if (paused) return;

@@ -1,7 +1,7 @@
 // One turn as numbers: its stages, which are the legend too, and what else is known of it.
 
 import { element, svg } from "./dom.js";
-import { colour, milliseconds, words } from "./stages.js";
+import { colour, milliseconds, share, words } from "./stages.js";
 import { flags, symbol } from "./symbols.js";
 
 /** Show `record` in `box`; null shows nothing. `split` has each stage's share of the budget. */
@@ -20,14 +20,14 @@ export function showDetails(box, record, split, pinned) {
 
 function stages(record, split) {
   const rows = Object.entries(record.stages ?? {}).map(([stage, seconds]) => {
-    const share = split?.[stage];
-    const late = share > 0 && seconds > share;
+    const limit = share(split, stage);
+    const late = limit > 0 && seconds > limit;
     return element(
       "tr",
       { class: `${stage === record.over ? "blamed" : ""}` },
       element("th", { scope: "row", class: colour(stage) }, words(stage)),
       element("td", { class: late ? "late" : "" }, milliseconds(seconds)),
-      element("td", { class: "share" }, share > 0 ? `of ${milliseconds(share)}` : ""),
+      element("td", { class: "share" }, limit > 0 ? `of ${milliseconds(limit)}` : ""),
     );
   });
   const over = record.total > record.budget;

@@ -2,7 +2,7 @@
 
 import { element, svg } from "./dom.js";
 import { histogram, percentile, scale } from "./records.js";
-import { STAGES, colour, figure, milliseconds, words } from "./stages.js";
+import { STAGES, colour, figure, milliseconds, share, words } from "./stages.js";
 
 const LEAST = 0.004; // s of the shortest axis: less is nothing that anybody hears
 
@@ -71,15 +71,15 @@ export function showStages(box, records, split) {
     ...STAGES.keys(),
     ...answered.flatMap(({ stages }) => Object.keys(stages ?? {})),
   ]);
-  const columns = Math.max(2, Math.floor(width / 200));
+  const columns = Math.max(2, Math.floor(width / 220));
   const room = Math.floor((width - (columns - 1) * 20) / columns);
   const figures = [];
   for (const name of names) {
     const values = answered
-      .filter(({ stages }) => stages && name in stages)
+      .filter(({ stages }) => stages && Object.hasOwn(stages, name))
       .map(({ stages }) => stages[name]);
     if (!values.some((seconds) => Math.abs(seconds) >= 0.00005)) continue;
-    figures.push(stageFigure(name, values, split?.[name] ?? 0, room));
+    figures.push(stageFigure(name, values, share(split, name), room));
   }
   box.style.setProperty("--columns", columns);
   box.replaceChildren(...figures);
@@ -116,18 +116,18 @@ export function showTotal(box, numbers, records, budget) {
   const { total: limit = 0, percentile: percent = 95 } = budget ?? {};
   const reached = percentile(values, percent);
   const late = limit > 0 && reached > limit;
-  const share = values.filter((total) => total > limit).length / values.length;
+  const beyond = values.filter((total) => total > limit).length / values.length;
   numbers.replaceChildren(
     element("b", { class: late ? "late" : "" }, figure(reached)),
     element("span", {}, `ms at p${percent}`),
     element(
       "span",
       { class: "of" },
-      `p50 ${figure(percentile(values, 50))} · ${plural(values.length, "turn")} · ${Math.round(share * 100)} % over`,
+      `p50 ${figure(percentile(values, 50))} · ${plural(values.length, "turn")} · ${Math.round(beyond * 100)} % over`,
     ),
   );
   box.replaceChildren(
-    drawHistogram({ values, limit, width, height: 112, bins: 64, shade: "whole" }),
+    drawHistogram({ values, limit, width, height: 132, bins: 64, shade: "whole" }),
   );
 }
 

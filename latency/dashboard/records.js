@@ -93,13 +93,13 @@ function without(span, holes) {
 }
 
 /**
- * One axis for these records: its end and ticks. Budgets stay in sight; what is far longer
- * than they are runs off the end instead of making every other turn small.
+ * One axis for these records: its end and about so many ticks. Budgets stay in sight; what is
+ * far longer than they are runs off the end instead of making every other turn small.
  */
-export function axis(records, budget) {
+export function axis(records, budget, ticks) {
   const most = records.reduce((most, record) => Math.max(most, record.budget ?? 0), budget);
   const longest = records.reduce((most, { total }) => Math.max(most, total ?? 0), 0);
-  return scale(Math.max(1.2 * most, Math.min(1.02 * longest, RUN_OFF * most)), 8);
+  return scale(Math.max(1.2 * most, Math.min(1.02 * longest, RUN_OFF * most)), ticks);
 }
 
 /** A scale from 0 to at least `longest` with at most `most` steps of a round size. */

@@ -34,3 +34,7 @@ export function figure(seconds) {
   const ms = seconds * 1000;
   return Math.abs(ms) < 9.95 ? ms.toFixed(1).replace(/\.0$/, "") : String(Math.round(ms));
 }
+
+/** A stage's share of the budget in `split`, in seconds; 0 if it has none. */
+export const share = (split, name) =>
+  split && Object.hasOwn(split, name) && split[name] > 0 ? split[name] : 0;

@@ -16,12 +16,12 @@ const NARROW = 560; // px of width below which the margins shrink
 /** Draws records into `box`, their axis into `ruler`; `onChoose(record)` when one is pointed at. */
 export class Turns {
   #records = [];
-  #rows = new Map(); // seq → element, of the rows in sight
-  #drawn = new Map(); // seq → index it stands at
+  #rows = new Map(); // record → element, of the rows in sight
+  #drawn = new Map(); // record → index it stands at
   #axis = { end: 1, ticks: [] };
   #budget = 0.8;
   #width = 0;
-  #pointed = null; // seq under the pointer
+  #pointed = null; // the record under the pointer
   #pinned = null;
   #room;
 
@@ -31,23 +31,20 @@ export class Turns {
     this.#room.className = "room";
     box.replaceChildren(this.#room);
     box.addEventListener("scroll", () => this.#sight(), { passive: true });
-    box.addEventListener("pointerover", ({ target }) => this.#point(seqOf(target)));
+    box.addEventListener("pointerover", ({ target }) => this.#point(this.#under(target)));
     box.addEventListener("pointerleave", () => this.#point(null));
-    box.addEventListener("click", ({ target }) => this.#pin(seqOf(target)));
+    box.addEventListener("click", ({ target }) => this.#pin(this.#under(target)));
     box.addEventListener("keydown", (event) => this.#press(event));
     new ResizeObserver(() => this.#resize()).observe(box);
   }
 
   /** Show these records, newest first. Whoever has scrolled down keeps what they look at. */
   show(records, budget) {
-    const top = this.#records[0]?.seq;
-    const added = top === undefined ? 0 : records.findIndex(({ seq }) => seq === top);
+    const added = this.#records.length ? records.indexOf(this.#records[0]) : 0;
     this.#records = records;
+    if (!records.includes(this.#pointed)) this.#pointed = null;
     this.#budget = budget;
-    const next = axis(records, budget);
-    const same = next.end === this.#axis.end && next.ticks.length === this.#axis.ticks.length;
-    this.#axis = next;
-    if (!same) this.#forget();
+    this.#scale();
     this.#room.style.height = `${records.length * ROW}px`;
     if (added > 0 && this.box.scrollTop > ROW / 2) this.box.scrollTop += added * ROW;
     this.#rule();
@@ -57,30 +54,41 @@ export class Turns {
 
   /** The record that is pointed at or pinned, else the newest. */
   get chosen() {
-    const find = (wanted) => wanted && this.#records.find(({ seq }) => seq === wanted);
-    return find(this.#pointed) ?? find(this.#pinned) ?? this.#records[0] ?? null;
+    return this.#pointed ?? this.#kept ?? this.#records[0] ?? null;
   }
 
   /** Whether the chosen one is pinned. */
   get pinned() {
-    return this.#pinned !== null && this.chosen?.seq === this.#pinned;
+    return this.#kept !== null && this.chosen === this.#kept;
   }
 
   unpin() {
-    this.#pin(this.#pinned);
-  }
-
-  #point(seq) {
-    if (seq === this.#pointed) return;
-    this.#pointed = seq;
+    this.#pinned = null;
     this.#tell();
   }
 
-  #pin(seq) {
-    if (seq === null) return;
-    this.#pinned = this.#pinned === seq ? null : seq;
+  // The pinned record, if it is shown; it may have come again with a new connection.
+  get #kept() {
+    const { seq, call } = this.#pinned ?? {};
+    return this.#records.find((record) => record.seq === seq && record.call === call) ?? null;
+  }
+
+  #point(record) {
+    if (record === this.#pointed) return;
+    this.#pointed = record;
+    this.#tell();
+  }
+
+  #pin(record) {
+    if (!record) return;
+    this.#pinned = record === this.#kept ? null : record;
     this.#pointed = null;
     this.#tell();
+  }
+
+  #under(target) {
+    const row = target.closest?.("[data-seq]");
+    return row ? (this.#records.find(({ seq }) => String(seq) === row.dataset.seq) ?? null) : null;
   }
 
   #press(event) {
@@ -88,10 +96,10 @@ export class Turns {
     if (event.key === "Escape" && this.#pinned !== null) this.unpin();
     if (step === undefined || !this.#records.length) return;
     event.preventDefault();
-    const at = this.#records.findIndex(({ seq }) => seq === this.#pinned);
+    const at = this.#records.indexOf(this.#kept);
     const last = this.#records.length - 1;
     const next = Math.min(last, Math.max(0, at < 0 ? (step > 0 ? 0 : last) : at + step));
-    this.#pinned = this.#records[next].seq;
+    this.#pinned = this.#records[next];
     const [above, below] = [next * ROW, (next + 1) * ROW - this.box.clientHeight];
     this.box.scrollTop = Math.min(above, Math.max(below, this.box.scrollTop));
     this.#sight();
@@ -99,25 +107,35 @@ export class Turns {
   }
 
   #tell() {
-    const chosen = this.chosen?.seq;
-    for (const [seq, row] of this.#rows) {
-      row.classList.toggle("chosen", seq === chosen);
-      row.classList.toggle("pinned", seq === this.#pinned);
-      row.setAttribute("aria-selected", seq === this.#pinned);
+    const { chosen } = this;
+    const kept = this.#kept;
+    for (const [record, row] of this.#rows) {
+      row.classList.toggle("chosen", record === chosen);
+      row.classList.toggle("pinned", record === kept);
+      row.setAttribute("aria-selected", record === kept);
     }
-    const row = this.#rows.get(this.#pinned);
+    const row = this.#rows.get(kept);
     if (row) this.box.setAttribute("aria-activedescendant", row.id);
     else this.box.removeAttribute("aria-activedescendant");
-    this.onChoose(this.chosen);
+    this.onChoose(chosen);
   }
 
   #resize() {
     if (this.#width === this.box.clientWidth) return void this.#sight();
     this.#width = this.box.clientWidth;
     this.#forget();
+    this.#scale();
     this.#rule();
     this.#sight();
     this.#tell();
+  }
+
+  // Find the axis; what was drawn on another is drawn anew.
+  #scale() {
+    const next = axis(this.#records, this.#budget, this.#width < NARROW ? 5 : 8);
+    const same = next.end === this.#axis.end && next.ticks.length === this.#axis.ticks.length;
+    this.#axis = next;
+    if (!same) this.#forget();
   }
 
   #forget() {
@@ -149,32 +167,25 @@ export class Turns {
       Math.ceil((scrollTop + clientHeight) / ROW) + SPARE,
     );
     const wanted = this.#records.slice(first, last);
-    const seqs = new Set(wanted.map(({ seq }) => seq));
-    for (const [seq, row] of this.#rows) {
-      if (seqs.has(seq)) continue;
+    const kept = new Set(wanted);
+    for (const [record, row] of this.#rows) {
+      if (kept.has(record)) continue;
       row.remove();
-      this.#rows.delete(seq);
-      this.#drawn.delete(seq);
+      this.#rows.delete(record);
+      this.#drawn.delete(record);
     }
-    const added = [];
-    wanted.forEach((record, offset) => {
+    for (const [offset, record] of wanted.entries()) {
       const index = first + offset;
-      let row = this.#rows.get(record.seq);
-      if (!row) {
-        row = this.#draw(record);
-        this.#rows.set(record.seq, row);
-        added.push(row);
+      if (!this.#rows.has(record)) {
+        const row = this.#draw(record);
+        row.classList.toggle("chosen", record === this.chosen);
+        row.classList.toggle("pinned", record === this.#kept);
+        this.#rows.set(record, row);
+        this.#room.append(row);
       }
-      if (this.#drawn.get(record.seq) !== index) {
-        row.style.transform = `translateY(${index * ROW}px)`;
-        this.#drawn.set(record.seq, index);
-      }
-    });
-    if (added.length) {
-      this.#room.append(...added);
-      const chosen = this.chosen?.seq;
-      this.#rows.get(chosen)?.classList.add("chosen");
-      this.#rows.get(this.#pinned)?.classList.add("pinned");
+      if (this.#drawn.get(record) === index) continue;
+      this.#rows.get(record).style.transform = `translateY(${index * ROW}px)`;
+      this.#drawn.set(record, index);
     }
   }
 
@@ -303,8 +314,6 @@ export class Turns {
     return drawn;
   }
 }
-
-const seqOf = (target) => Number(target.closest?.("[data-seq]")?.dataset.seq) || null;
 
 /** The end of a call's name: enough to tell two apart. */
 export const short = (call) => String(call ?? "").slice(-4);
