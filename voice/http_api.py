@@ -82,7 +82,9 @@ def create_app(server: Server) -> FastAPI:
         if not since.isascii() or not since.isdigit() or len(since) > LONGEST_NUMBER:
             return refused(400, "bad_since", f"since is {since[:20]!r}; expected a record's seq")
         if server.steering is None:
-            return refused(404, "no_trace", "this server keeps no records: it runs with trace = false")
+            return refused(
+                404, "no_trace", "this server keeps no records: it runs with trace = false"
+            )
         snapshot = server.steering.snapshot(int(since))
         return StreamingResponse(written(snapshot), media_type="application/json")
 

@@ -27,6 +27,7 @@ const machine = new MachineView({
   callsNumbers: $("calls-numbers"),
   calls: $("calls"),
   prediction: $("prediction"),
+  resources: $("resources"),
   loop: $("loop"),
   loopNumber: $("loop-number"),
   remainder: $("remainder"),
@@ -142,7 +143,7 @@ let width = 0;
 new ResizeObserver(([{ contentRect }]) => {
   if (contentRect.width === width) return;
   width = contentRect.width;
-  if (latest) machine.show(latest);
+  machine.draw();
   draw();
 }).observe($("board"));
 

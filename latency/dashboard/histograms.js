@@ -105,7 +105,7 @@ function stageFigure(name, values, limit, width) {
 
 /** Draw the whole response time into `box`, its numbers into `numbers`. */
 export function showTotal(box, numbers, records, budget) {
-  const width = box.clientWidth;
+  const { clientWidth: width, clientHeight: height } = box;
   const values = records
     .map(({ total }) => total)
     .filter((total) => total !== null && total !== undefined);
@@ -127,7 +127,7 @@ export function showTotal(box, numbers, records, budget) {
     ),
   );
   box.replaceChildren(
-    drawHistogram({ values, limit, width, height: 132, bins: 64, shade: "whole" }),
+    drawHistogram({ values, limit, width, height, bins: 64, shade: "whole" }),
   );
 }
 

@@ -1,50 +1,90 @@
 // The machine: how many calls it has of how many it takes, and whether it keeps up.
 
 import { element, svg } from "./dom.js";
-import { figure, milliseconds } from "./stages.js";
+import { figure, milliseconds, words } from "./stages.js";
 
 const KEPT = 120; // looks remembered: two minutes
+const TIGHT = 0.85; // share of a resource from which it is scarce
 const CELLS = 100; // calls that get a cell each; beyond, a bar is filled
+
+const RESOURCES = new Map([
+  ["loop", "event loop"],
+  ["processors", "processors"],
+]);
 
 /** Draws calls and load; remembers the last looks, which the server does not. */
 export class MachineView {
   #late = [];
   #lost = [];
+  #snapshot = null;
 
   constructor(boxes) {
     Object.assign(this, boxes);
   }
 
-  show({ calls, loop_late: late, unattributed_p99: lost, budget }) {
-    this.#late = [...this.#late, late ?? 0].slice(-KEPT);
-    this.#lost = [...this.#lost, lost ?? null].slice(-KEPT);
+  show(snapshot) {
+    this.#late = [...this.#late, snapshot.loop_late ?? 0].slice(-KEPT);
+    this.#lost = [...this.#lost, snapshot.unattributed_p99 ?? null].slice(-KEPT);
+    this.#snapshot = snapshot;
+    this.draw();
+  }
+
+  /** Draw again, at the width there is now. */
+  draw() {
+    if (!this.#snapshot) return;
+    const { calls, budget } = this.#snapshot;
     const { active = 0, max = 0, predicted_p95: predicted = null } = calls ?? {};
+    const { more = null, saturated = false, utilisation = {}, resource } = calls ?? {};
+    const width = this.calls.clientWidth;
+    const limit = budget?.total ?? 0;
+    const full = saturated || (max > 0 && active >= max);
     this.callsNumbers.replaceChildren(
-      element("b", { class: max && active >= max ? "late" : "" }, String(active)),
+      element("b", { class: full ? "late" : "" }, String(active)),
       element("span", {}, max ? `of ${max} calls` : "calls"),
-      element("span", { class: "of" }, saturation(calls ?? {})),
+      element("span", { class: `of${full ? " late" : ""}` }, room(calls ?? {})),
     );
-    this.calls.replaceChildren(cells(active, max, this.calls.clientWidth));
-    this.prediction.replaceChildren(
-      ...prediction(predicted, budget?.total ?? 0, this.calls.clientWidth),
-    );
+    this.calls.replaceChildren(cells(active, max, more, width));
+    this.prediction.replaceChildren(...prediction(predicted, limit, width));
+    this.resources.replaceChildren(...busy(utilisation, resource, this.resources.clientWidth));
     this.loop.replaceChildren(spark(this.#late, this.loop.clientWidth, 0.01));
-    this.loopNumber.textContent = milliseconds(late ?? 0);
+    this.loopNumber.textContent = milliseconds(this.#late.at(-1));
     this.remainder.replaceChildren(spark(this.#lost, this.remainder.clientWidth, 0.005));
-    this.remainderNumber.textContent = lost == null ? "–" : milliseconds(lost);
+    this.remainderNumber.textContent = milliseconds(this.#lost.at(-1));
   }
 }
 
-function saturation({ active = 0, max = 0, saturated, refused }) {
-  const parts = [];
-  if (max) parts.push(`${Math.round((100 * active) / max)} % taken`);
-  if (saturated > 0) parts.push(`${saturated} × saturated`);
-  if (refused > 0) parts.push(`${refused} refused`);
-  return parts.join(" · ");
+function room({ active = 0, max = 0, more = null, saturated, sheds_speculation: sheds }) {
+  if (saturated) return "saturated: no more are taken";
+  if (max > 0 && active >= max) return "all lines are taken";
+  if (sheds) return "nearly full: no speculation";
+  if (more !== null) return `room for ${Math.min(more, max ? max - active : more)} more`;
+  return max ? `${Math.round((100 * active) / max)} % taken` : "";
 }
 
-// One cell a call: taken, the next one, free.
-function cells(active, max, width) {
+// How busy each resource is; the one that will run out first stands out.
+function busy(utilisation, first, width) {
+  const columns = Math.max(1, Math.floor(width / 110));
+  const long = Math.max(20, Math.floor((width - (columns - 1) * 14) / columns));
+  return Object.entries(utilisation).map(([name, share]) => {
+    const reach = Math.min(1, Math.max(0, Number(share) || 0));
+    const tight = reach > TIGHT ? " beyond" : "";
+    const chart = svg("svg", { width: long, height: 6, "aria-hidden": true });
+    chart.append(
+      svg("rect", { class: "track", width: long, height: 5, rx: 2.5 }),
+      svg("rect", { class: `reach${tight}`, width: reach * long, height: 5, rx: 2.5 }),
+    );
+    const said = RESOURCES.get(name) ?? words(name);
+    return element(
+      "figure",
+      { class: name === first ? "first" : "" },
+      element("figcaption", {}, said, element("b", {}, `${Math.round(reach * 100)} %`)),
+      chart,
+    );
+  });
+}
+
+// One cell a call: taken, the next one, free, and those for which there would be no room.
+function cells(active, max, more, width) {
   const count = Math.max(max, active, 1);
   if (count > CELLS) {
     const taken = svg("rect", {
@@ -67,7 +107,8 @@ function cells(active, max, width) {
   const tall = Math.min(side, rows > 1 ? 11 : 16);
   const chart = svg("svg", { width, height: rows * (tall + 3), "aria-hidden": true });
   for (let call = 0; call < count; call += 1) {
-    const state = call < active ? " taken" : call === active ? " next" : "";
+    const lost = more !== null && call >= active + more;
+    const state = call < active ? " taken" : lost ? " lost" : call === active ? " next" : "";
     const [x, y] = [(call % columns) * step, Math.floor(call / columns) * (tall + 3)];
     chart.append(
       svg("rect", {

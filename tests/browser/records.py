@@ -242,7 +242,16 @@ class Player:
             "budget": {"total": 0.8, "percentile": 95.0, "split": SPLIT},
             "stages": {},
             "tuner": TUNER,
-            "calls": {"active": 12, "max": 50, "predicted_p95": 0.64},
+            "calls": {
+                "active": 12,
+                "max": 50,
+                "predicted_p95": 0.64,
+                "more": 26,
+                "saturated": False,
+                "sheds_speculation": False,
+                "resource": "tts",
+                "utilisation": {"loop": 0.21, "processors": 0.4, "llm": 0.34, "tts": 0.52},
+            },
             "loop_late": 0.0012,
             "unattributed_p99": 0.0021,
         } | more
