@@ -139,12 +139,14 @@ document.addEventListener("visibilitychange", () => {
   else feed.start();
 });
 
-let width = 0;
-new ResizeObserver(([{ contentRect }]) => {
-  if (contentRect.width === width) return;
-  width = contentRect.width;
+let size = "";
+const observer = new ResizeObserver(() => {
+  const next = `${$("board").clientWidth} ${$("total").clientHeight}`;
+  if (next === size) return;
+  size = next;
   machine.draw();
   draw();
-}).observe($("board"));
+});
+for (const box of [$("board"), $("total")]) observer.observe(box);
 
 feed.start();

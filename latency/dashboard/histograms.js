@@ -126,9 +126,7 @@ export function showTotal(box, numbers, records, budget) {
       `p50 ${figure(percentile(values, 50))} · ${plural(values.length, "turn")} · ${Math.round(beyond * 100)} % over`,
     ),
   );
-  box.replaceChildren(
-    drawHistogram({ values, limit, width, height, bins: 64, shade: "whole" }),
-  );
+  box.replaceChildren(drawHistogram({ values, limit, width, height, bins: 64, shade: "whole" }));
 }
 
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

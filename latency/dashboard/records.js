@@ -46,25 +46,20 @@ export class Records {
 }
 
 /**
- * Place one record. `path` has the segments of the critical path end to end, `hidden` the
- * work done beneath them, `lane` 0 or 1, without what the path shows already.
+ * Place one record. `path` has the segments of the critical path end to end, with what is not
+ * attributed where it happened; `hidden` the work done beneath them, `lane` 0 or 1, without what
+ * the path shows already.
  */
-export function place({ stages, spans, total }) {
-  const path = [];
-  let at = 0;
-  for (const [stage, seconds] of Object.entries(stages ?? {})) {
-    if (!(seconds > 0)) continue; // a negative remainder takes no room
-    path.push({ stage, from: at, to: at + seconds });
-    at += seconds;
-  }
-  const end = total ?? at;
-  const pieces = (spans ?? [])
+export function place(record) {
+  const path = critical(record) ?? stacked(record);
+  const spans = record.spans ?? [];
+  const end = record.total ?? path.at(-1)?.to ?? Infinity;
+  const pieces = spans
     .filter(([stage]) => WORK.has(stage))
     .flatMap(([stage, from, to]) => {
       const shown = path.filter((segment) => segment.stage === stage);
-      return without({ from: Math.max(0, from), to: end ? Math.min(to, end) : to }, shown).map(
-        (piece) => ({ stage, ...piece }),
-      );
+      const span = { from: Math.max(0, from), to: Math.min(to, end) };
+      return without(span, shown).map((piece) => ({ stage, ...piece }));
     })
     .filter(({ from, to }) => to - from > SLIVER)
     .sort((a, b) => a.from - b.from);
@@ -78,6 +73,37 @@ export function place({ stages, spans, total }) {
     return { ...piece, lane };
   });
   return { path, hidden };
+}
+
+// The path as the tracer finds it: a span counts from where the one before it ended. Null where
+// the spans do not tell of every stage.
+function critical({ stages, spans, total }) {
+  if (!spans?.length || !(total > 0)) return null;
+  const path = [];
+  const sums = new Map();
+  let covered = 0;
+  for (const [stage, begin, finish] of spans.toSorted((a, b) => a[1] - b[1] || a[2] - b[2])) {
+    const [from, to] = [Math.max(begin, covered), Math.min(finish, total)];
+    if (to <= from) continue;
+    if (from > covered) path.push({ stage: "unattributed", from: covered, to: from });
+    path.push({ stage, from, to });
+    sums.set(stage, (sums.get(stage) ?? 0) + to - from);
+    covered = to;
+  }
+  if (covered < total) path.push({ stage: "unattributed", from: covered, to: total });
+  const told = Object.entries(stages ?? {}).filter(([stage]) => stage !== "unattributed");
+  return told.every(([stage, s]) => Math.abs((sums.get(stage) ?? 0) - s) < SLIVER) ? path : null;
+}
+
+function stacked({ stages }) {
+  const path = [];
+  let at = 0;
+  for (const [stage, seconds] of Object.entries(stages ?? {})) {
+    if (!(seconds > 0)) continue; // a negative remainder takes no room
+    path.push({ stage, from: at, to: at + seconds });
+    at += seconds;
+  }
+  return path;
 }
 
 function without(span, holes) {

@@ -46,7 +46,15 @@ def record(seq: int, call: str = "call_3f9a01c27be4ab12", **more: Any) -> Record
         "wall": 1796033882.2 + seq,
         "total": 0.301,
         "stages": stages | {"unattributed": 0.001},
-        "spans": [["asr", 0.04, 0.09], ["llm", 0.09, 0.15], ["tts", 0.15, 0.3]],
+        "spans": [
+            ["framing", 0.0, 0.01],
+            ["jitter", 0.01, 0.03],
+            ["asr", 0.04, 0.09],
+            ["vad", 0.03, 0.08],
+            ["endpoint", 0.08, 0.2],
+            ["llm", 0.09, 0.15],
+            ["tts", 0.15, 0.3],
+        ],
         "marks": {"arrived": 0.01, "vad_end": 0.08, "decided": 0.2, "sent": 0.3, "heard": 0.301},
         "outcome": "played",
         "speculations": {"begun": 1, "kept": 1, "dropped": 0},
@@ -97,7 +105,9 @@ def _turn(seq: int, dice: random.Random, names: list[str], turns: dict[str, int]
     spans: list[list[Any]] = []
     if kept:  # the work was done behind the wait; some of it reaches beyond
         at = hint
-        for stage in ("asr", "llm", "first_phrase", "tts"):
+        for stage in ("asr", "llm", "first_phrase", "tools", "tts"):
+            if stage not in stages:
+                continue
             took = stages[stage] * (1.0 if stage != "llm" else 1.5)
             spans.append([stage, at, at + took])
             at += took
@@ -108,8 +118,12 @@ def _turn(seq: int, dice: random.Random, names: list[str], turns: dict[str, int]
             if stage in stages:
                 spans.append([stage, at, at + stages[stage]])
                 at += stages[stage]
-    order = [*SPLIT]
-    stages = {stage: stages[stage] for stage in order if stages.get(stage, 0.0) > 0}
+    stages = {stage: stages[stage] for stage in SPLIT if stages.get(stage, 0.0) > 0}
+    at = 0.0
+    for stage, seconds in stages.items():
+        if stage not in {"asr", "llm", "first_phrase", "tools", "tts"}:
+            spans.append([stage, at, at + seconds])
+        at += seconds
     stages["unattributed"] = abs(dice.gauss(0, 0.0006))
     total = sum(stages.values())
     excess = {stage: stages[stage] - SPLIT.get(stage, 0.0) for stage in stages}
@@ -227,7 +241,7 @@ TUNER = {
 
 
 class Player:
-    """What the dashboard asks: plays made-up records, as many as were `shown`.
+    """In the place of a server's `Steering`: plays made-up records.
 
     Attributes:
         records: All of them, in the order of their `seq`.
@@ -262,3 +276,9 @@ class Player:
         self.now += 1.0
         fresh = [one for one in self.records if one["seq"] > since]
         return {"now": self.now, "records": fresh[-500:], **self.state}
+
+    def take(self, event: Record) -> None:
+        """Take what a call tells: it changes nothing."""
+
+    def close(self) -> None:
+        """There is nothing to write."""
