@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 
 from browser.chromium import ALLOW, PROGRAM, REFUSE, Page, chromium
 from browser.desk import ABOUT, Event, desk
-from speech import RATE, Pcm, say, silence
+from browser.microphone import microphone
+from speech import say, silence
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="no chromium: apt-get install chromium"),
@@ -47,16 +47,6 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
     speech = np.concatenate([silence(6), say("I'd like to book an appointment."), silence(20)])
     async with chromium(tmp_path / "profile", ALLOW, microphone(tmp_path / "m.wav", speech)) as one:
         yield one
-
-
-def microphone(file: Path, speech: Pcm) -> str:
-    """Save what the user says, once, and return the flag that lets Chromium hear it."""
-    with wave.open(str(file), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes((speech * 32767).astype("<i2").tobytes())
-    return f"--use-file-for-fake-audio-capture={file}%noloop"
 
 
 async def words(page: Page, selector: str) -> list[str]:

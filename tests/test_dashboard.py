@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from browser.chromium import PROGRAM, Page, chromium
+from llm.fake import Fake as FakeMind
+from voice.client import dial
+from voice.settings import BudgetSettings
+
+from browser.chromium import ALLOW, PROGRAM, Page, chromium
+from browser.microphone import microphone
 from browser.records import TUNER, Player, lively, move, record
-from helpers import running
+from helpers import running, voiced
+from speech import RATE, say, silence
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -417,6 +424,56 @@ async def test_it_fits_every_width_in_both_lights(page: Page, tmp_path: Path) ->
                 file.write_bytes(await page.look(width, height, dark))
                 assert await page.run("document.documentElement.scrollWidth") <= width
         assert page.errors == []
+
+
+# ---- real calls
+
+
+@in_browser
+async def test_turns_of_real_calls_are_drawn_as_they_end(page: Page, tmp_path: Path) -> None:
+    speech = voiced()
+    budget = BudgetSettings(total=0.35)
+
+    async def call(url: str, pause: float) -> None:
+        async with dial(url) as caller:
+            await caller.until(lambda: bool(caller.heard()), 10)
+            await asyncio.sleep(pause)
+            for turn in (1, 2):
+                await caller.say(speech, RATE)
+                await caller.until(lambda turn=turn: len(caller.heard()) > turn, 10)
+
+    async with running(tmp_path, budget=budget, mind=FakeMind("Good day.", first=0.5)) as up:
+        await page.open(f"{up.url}/dashboard")
+        await page.until("!welcome.hidden")
+        await asyncio.gather(*(call(up.url, 0.3 * at) for at in range(3)))
+        await page.until("document.querySelectorAll('.turn').length == 6")
+        assert await page.run("document.querySelectorAll('#call option').length") == 4
+        records = {one["seq"]: one for one in up.server.steering.snapshot(0)["records"]}
+        drawn = await page.run("""[...document.querySelectorAll('.turn')].map((row) => [
+            +row.dataset.seq, row.querySelector('.total').textContent,
+            row.querySelector('.number').textContent, row.querySelector('.call').textContent])""")
+        for seq, total, number, name in drawn:
+            of = records[seq]
+            assert (total, number) == (f"{of['total'] * 1000:.0f}", str(of["turn"]))
+            assert of["call"].endswith(name)
+        assert await words(page, ".turn .blame") == ["thinking"] * 6
+        (tmp_path / "real.png").write_bytes(await page.look(1440, 1000))
+        assert page.errors == []
+
+
+@in_browser
+async def test_a_browser_says_when_its_user_hears_the_answer(tmp_path: Path) -> None:
+    speech = np.concatenate([silence(5), say("Could you help me please?"), silence(60)])
+    spoken = microphone(tmp_path / "m.wav", speech)
+    async with running(tmp_path) as up, chromium(tmp_path / "profile", ALLOW, spoken) as page:
+        await page.open(up.url)
+        await page.click("#talk")
+        await page.until("document.querySelector('#waterfall .row')")
+        while not (records := up.server.steering.snapshot(0)["records"]):
+            await asyncio.sleep(0.05)
+        marks = records[0]["marks"]
+        assert records[0]["transport"] == "webrtc"
+        assert marks["played"] > marks["heard"]
 
 
 # ---- what is drawn of a record
