@@ -16,7 +16,7 @@ const MOST = 40; // rows kept
 const STAGES = new Map([
   ["framing", "framing"],
   ["jitter", "jitter buffer"],
-  ["vad", "noticing silence"],
+  ["vad", "detecting"],
   ["endpoint", "end of turn"],
   ["asr", "hearing"],
   ["llm", "thinking"],
@@ -24,7 +24,7 @@ const STAGES = new Map([
   ["tools", "tools"],
   ["tts", "voice"],
   ["send", "sending"],
-  ["silence", "silence added"],
+  ["silence", "lead-in"],
   ["unattributed", "not attributed"],
 ]);
 

@@ -102,7 +102,7 @@ function cells(active, max, more, width) {
   }
   const rows = count > 50 ? 3 : count > 20 ? 2 : 1;
   const columns = Math.ceil(count / rows);
-  const step = Math.min(22, (width + 3) / columns);
+  const step = Math.min(32, (width + 3) / columns);
   const side = step - 3;
   const tall = Math.min(side, rows > 1 ? 11 : 16);
   const chart = svg("svg", { width, height: rows * (tall + 3), "aria-hidden": true });

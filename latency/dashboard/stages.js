@@ -4,7 +4,7 @@
 export const STAGES = new Map([
   ["framing", "framing"],
   ["jitter", "jitter buffer"],
-  ["vad", "noticing silence"],
+  ["vad", "detecting"],
   ["endpoint", "end of turn"],
   ["asr", "hearing"],
   ["llm", "thinking"],
@@ -12,7 +12,7 @@ export const STAGES = new Map([
   ["tools", "tools"],
   ["tts", "voice"],
   ["send", "sending"],
-  ["silence", "silence added"],
+  ["silence", "lead-in"],
   ["unattributed", "not attributed"],
 ]);
 
@@ -32,7 +32,8 @@ export function milliseconds(seconds) {
 /** Write seconds as a bare number of milliseconds. */
 export function figure(seconds) {
   const ms = seconds * 1000;
-  return Math.abs(ms) < 9.95 ? ms.toFixed(1).replace(/\.0$/, "") : String(Math.round(ms));
+  const digits = Math.abs(ms) < 9.95 ? 1 : 0;
+  return String(Number(ms.toFixed(digits)) || 0); // never "-0"
 }
 
 /** A stage's share of the budget in `split`, in seconds; 0 if it has none. */
