@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from latency.labels import Label
+from latency.spans import ORDER
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class Facts:
         load: For each mind that batches: "running", "waiting", "kv_usage", "asked", "hits".
         upstreams: For each of several minds behind one name, whether it is in service.
         failovers: How often another answered than the one asked first, by both names.
+        budget: What a turn may take, in seconds: "total", and by stage.
         lost: What could not be written or sent, by what: "call_log", "otlp".
         sent: Spans that a collector has taken.
     """
@@ -34,6 +36,7 @@ class Facts:
     load: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     upstreams: Mapping[str, bool] = field(default_factory=dict)
     failovers: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
     sent: int = 0
 
@@ -46,6 +49,7 @@ class EngineMetrics(Collector):
         """Where the facts come from; called in the thread that answers Prometheus."""
         self._engine = Label(room=32)
         self._kind = Label(room=32)
+        self._stage = Label("total", *ORDER)
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -53,6 +57,12 @@ class EngineMetrics(Collector):
         facts = self.ask()
         yield from self._processes(facts)
         yield from self._minds(facts)
+        budget = GaugeMetricFamily(
+            "voice_budget_seconds", "What a turn may take, in all and by stage", labels=["stage"]
+        )
+        for stage, seconds in facts.budget.items():
+            budget.add_metric([self._stage(stage)], seconds)
+        yield budget
         lost = CounterMetricFamily(
             "voice_lost", "Lines and spans that could not be written or sent", labels=["what"]
         )

@@ -66,12 +66,6 @@ class Metrics:
         self._models = {"asr": self._name(asr), "llm": self._name(llm), "tts": self._name(tts)}
         self.about.labels(self._name(version), self._profile, *self._models.values()).set(1)
 
-    def allow(self, total: float, split: Mapping[str, float]) -> None:
-        """Say what the budget is: in all and by stage, in seconds."""
-        self.budget.labels("total").set(total)
-        for stage, seconds in split.items():
-            self.budget.labels(self._stage(stage)).set(seconds)
-
     def take(self, record: Mapping[str, Any]) -> None:
         """Count one turn: a call's event "trace", see `latency.trace`."""
         transport = self._transport(record.get("transport"))
@@ -189,7 +183,6 @@ class Metrics:
             REST_SECONDS,
             *("profile", "transport"),
         )
-        self.budget = self._gauge("budget_seconds", "What a turn may take, by stage", "stage")
         self.over = count("turns_over_budget", "Turns over budget, by stage at fault", "stage")
         self.cut_ins = count(
             "cut_ins", "Callers who went on after their turn was taken to be over", "transport"

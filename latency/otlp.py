@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
@@ -72,7 +72,7 @@ class Traces:
         self._entries = queue.Queue(WAITING)
         self._calls: dict[str, _Call] = {}
         self._spans = _Made(version)
-        self._exporter = OTLPSpanExporter(address(endpoint), timeout=PATIENCE)
+        self._exporter: SpanExporter = OTLPSpanExporter(address(endpoint), timeout=PATIENCE)
         self._giving_up = self._failing = False
         self._endpoint = endpoint
         # Its own words come with every batch; ours once.
@@ -133,7 +133,7 @@ class Traces:
             until = until or time.monotonic() + EVERY
             try:
                 turns += self._make(*entry)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.lost += 1
                 log.warning("an event of %s makes no span: %r", entry[0], error)
         return self._spans.ended(), False

@@ -103,13 +103,6 @@ def test_moves_of_the_tuner_are_counted_and_only_applied_ones_turn_the_knob() ->
     assert value(metrics, "voice_tuner_moves_total", kind="try", applied="true") == 1
 
 
-def test_the_budget_is_there_to_compare_with() -> None:
-    metrics = named()
-    metrics.allow(0.8, {"endpoint": 0.3})
-    assert value(metrics, "voice_budget_seconds", stage="total") == 0.8
-    assert value(metrics, "voice_budget_seconds", stage="endpoint") == 0.3
-
-
 def odd_names(count: int) -> Iterator[str]:
     random = Random(1)
     letters = string.printable + "äöü\x00\u2028😀"
@@ -134,11 +127,16 @@ def odd(metrics: Metrics, name: str) -> None:
     metrics.take(record(transport=name, outcome=name, over=name, stages={name: 0.1}))
     metrics.moved({"knob": name, "kind": name, "after": 1.0, "applied": True})
     metrics.turned(name, 1.0)
-    metrics.allow(0.8, {name: 0.1})
     metrics.finished_work({name: 0.1}, True)
     told = {name: {"served": 1.0}}
     metrics.engines.ask = lambda: Facts(
-        up={name: True}, device={name: told}, upstreams={name: True}, failovers={(name, name): 1}
+        up={name: True},
+        device={name: told},
+        upstreams={name: True},
+        failovers={(name, name): 1},
+        budget={name: 0.1},
+        lost={name: 1},
+        load={name: {}},
     )
     list(metrics.engines.collect())
 
@@ -161,6 +159,7 @@ def test_engines_are_asked_when_prometheus_asks() -> None:
         load={"vllm:qwen": {"running": 3, "waiting": 1, "kv_usage": 0.5, "asked": 9, "hits": 4}},
         upstreams={"openai:a": False},
         failovers={("openai:a", "openai:b"): 4},
+        budget={"total": 0.8, "endpoint": 0.3},
         lost={"otlp": 7},
         sent=11,
     )
@@ -171,5 +170,6 @@ def test_engines_are_asked_when_prometheus_asks() -> None:
     assert value(metrics, "voice_llm_prefix_tokens_total", found="false") == 5
     assert value(metrics, "voice_upstream_up", upstream="openai:a") == 0
     assert value(metrics, "voice_failovers_total", asked="openai:a", answered="openai:b") == 4
+    assert value(metrics, "voice_budget_seconds", stage="endpoint") == 0.3
     assert value(metrics, "voice_lost_total", what="otlp") == 7
     assert value(metrics, "voice_otlp_sent_total") == 11

@@ -82,7 +82,8 @@ def create_app(server: Server) -> FastAPI:
         except ChoiceError as error:
             await turn_away(socket, 1008, "bad_session", str(error))
             return
-        attach = partial(server.attach, chosen=chosen)
+        parent = socket.headers.get("traceparent", "")
+        attach = partial(server.attach, chosen=chosen, traceparent=parent)
         await websocket.serve(socket, int(rate), attach, gaps)
 
     @app.post("/v1/webrtc")
@@ -102,7 +103,8 @@ def create_app(server: Server) -> FastAPI:
                     )
             server.admit(pending=len(server.peers))
             text = body.decode()
-            attach = partial(server.attach, chosen=server.choose(choices(request)))
+            chosen, parent = server.choose(choices(request)), request.headers.get("traceparent", "")
+            attach = partial(server.attach, chosen=chosen, traceparent=parent)
             peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
         except BusyError as busy:
             return refused(503, busy.code, str(busy), busy.retry_after)

@@ -24,6 +24,7 @@ from transport.webrtc import Peer
 from voice import __version__, engines
 from voice.agent import Agent
 from voice.calllog import CallLog
+from voice.exports import Exports
 from voice.session import Crew, Session
 from voice.settings import SessionSettings, Settings
 
@@ -73,6 +74,7 @@ class Server:
         self.usual = SessionSettings(voice=voice, language=settings.language)
         """What a call has that chooses nothing."""
         self._log = CallLog(self._data / "calls")
+        self._exports = Exports(settings, self.metrics, self._log)
         self._crew: Crew | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -101,6 +103,7 @@ class Server:
             late=lambda: self.load.late,
             at_fault=self._at_fault,
         )
+        self._exports.watch(self.ears, self.mind, self.mouth, self._split)
         self._looking = asyncio.create_task(self._look())
         self._loaded = True
 
@@ -112,7 +115,7 @@ class Server:
             await asyncio.sleep(due - time.monotonic())
             now = time.monotonic()
             self.load.note(now - due, now)
-            self.metrics.late.set(self.load.late)
+            self.metrics.looked(now - due, self.load.late)
             due = now
 
     async def stop(self) -> None:
@@ -129,6 +132,12 @@ class Server:
         await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
+        await self._exports.close()
+
+    def _split(self) -> Mapping[str, float]:
+        """Return each stage's share of the budget, in seconds."""
+        budget = self.settings.budget
+        return derived(budget.total, self._floors.values(), budget.given)
 
     def _at_fault(self, stages: Mapping[str, float], budget: float) -> str:
         """Return the stage to blame for a turn that took more than `budget` seconds."""
@@ -176,8 +185,12 @@ class Server:
         """
         return self.usual.changed(given, self.mouth.voices)
 
-    def attach(self, line: Line, chosen: SessionSettings | None = None) -> Call:
+    def attach(
+        self, line: Line, chosen: SessionSettings | None = None, traceparent: str = ""
+    ) -> Call:
         """Begin a call on `line`, with what it has `chosen`; `admit` has said that it may.
+
+        Its trace is a part of the one that `traceparent` names (W3C Trace Context), if it does.
 
         Raises:
             BusyError: If that has changed meanwhile.
@@ -190,6 +203,7 @@ class Server:
         self.sessions[name] = session
         self.metrics.calls.labels(line.transport).inc()
         self.metrics.active.inc()
+        self._exports.begin(name, line.transport, traceparent)
         task = asyncio.create_task(self._hold(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -208,6 +222,7 @@ class Server:
             self.metrics.ended.labels(reason).inc()
             self.metrics.underruns.inc(session.underruns)
             self._log.finish(session.name)
+            self._exports.finish(session.name)
 
     def _noter(self, name: str, transport: str) -> Callable[[Mapping[str, Any]], None]:
         """Return what takes the events of one call: the log and the counters."""
@@ -215,9 +230,8 @@ class Server:
 
         def note(event: Mapping[str, Any]) -> None:
             match event:
-                case {"type": "turn", "stages": stages, "total": total}:
+                case {"type": "turn", "stages": stages}:
                     self._floors.note(stages)
-                    metrics.finished_turn(transport, stages, total)
                 case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()
                 case {"type": "resume"}:
@@ -230,6 +244,7 @@ class Server:
                     metrics.missed.inc()
                 case {"type": "tool"}:
                     metrics.tools.labels("failed" if "error" in event else "done").inc()
+            self._exports.take(name, event)
             if event.get("type") != "captions" or event.get("final"):
                 self._log.write(name, {"time": round(time.time(), 3), **event})
 
