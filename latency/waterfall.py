@@ -71,10 +71,10 @@ def waterfall(record: Record, width: int = WIDTH) -> list[Line]:
     width = max(width, NARROWEST)
     behind = any(not segment.waited for segment in cut)
     columns = width - NAME - NUMBER * (2 if behind else 1)
-    axis = _Axis(_reach(record, cut), columns)
+    axis = Axis(_reach(record, cut), columns)
     heads = [("wait", "quiet")] if not behind else [("wait", "quiet"), ("hidden", "quiet")]
     lines = [_title(record, width)]
-    lines.append([(" " * (NAME - 1) + axis.numbers(), "axis"), *_right(heads)])
+    lines.append([(" " * (NAME - 1) + axis.numbers(), "axis"), *right(heads)])
     lines.append([(" " * NAME + axis.line(), "axis")])
     lines += [_row(record, cut, stage, axis, behind) for stage in rows(cut)]
     lines.append(_sum(record, axis, behind))
@@ -83,10 +83,11 @@ def waterfall(record: Record, width: int = WIDTH) -> list[Line]:
     return lines
 
 
-class _Axis:
+class Axis:
     """Seconds to columns."""
 
     def __init__(self, end: float, columns: int) -> None:
+        """Put 0 to `end` seconds on so many columns."""
         self.end, self.columns = end, columns
         self._steps = _steps(end, max(1, columns // APART))
 
@@ -109,8 +110,8 @@ class _Axis:
         for step in self._steps:
             number = f"{step * 1000:.0f}"
             first = max(0, self.column(step) + 1 - len(number) // 2)
-            if first + len(number) <= len(shown):
-                shown[first : first + len(number)] = number
+            first = min(first, len(shown) - len(number))
+            shown[first : first + len(number)] = number
         return "".join(shown)
 
     def bar(self, canvas: list[Piece], begin: float, end: float, style: str, fill: str) -> None:
@@ -177,7 +178,7 @@ def _title(record: Record, width: int) -> Line:
     return line
 
 
-def _row(record: Record, cut: list[Segment], stage: str, axis: _Axis, behind: bool) -> Line:
+def _row(record: Record, cut: list[Segment], stage: str, axis: Axis, behind: bool) -> Line:
     """Draw one stage."""
     canvas = _ground(record, axis)
     of_stage = [segment for segment in cut if segment.stage == stage]
@@ -196,10 +197,10 @@ def _row(record: Record, cut: list[Segment], stage: str, axis: _Axis, behind: bo
     if behind:
         unseen = hidden(cut, stage)
         numbers.append((f"{unseen * 1000:.1f}" if unseen else "", "hidden"))
-    return [*line, *_right(numbers)]
+    return [*line, *right(numbers)]
 
 
-def _sum(record: Record, axis: _Axis, behind: bool) -> Line:
+def _sum(record: Record, axis: Axis, behind: bool) -> Line:
     """Draw the whole wait and how far the budget is."""
     total, budget = float(record.get("total") or 0.0), float(record.get("budget") or 0.0)
     canvas = _ground(record, axis)
@@ -214,10 +215,10 @@ def _sum(record: Record, axis: _Axis, behind: bool) -> Line:
         canvas[-len(note) :] = [(letter, "budget") for letter in note]
     number = (f"{total * 1000:.1f}", style) if total else ("–", "quiet")
     ends = [number, ("", "quiet")] if behind else [number]
-    return [("total".ljust(NAME), "title"), *canvas, *_right(ends)]
+    return [("total".ljust(NAME), "title"), *canvas, *right(ends)]
 
 
-def _ground(record: Record, axis: _Axis) -> list[Piece]:
+def _ground(record: Record, axis: Axis) -> list[Piece]:
     """Return an empty row with the lines that go through all: the decision and the budget."""
     canvas: list[Piece] = [(" ", "quiet")] * axis.columns
     decided = (record.get("marks") or {}).get("decided")
@@ -229,7 +230,7 @@ def _ground(record: Record, axis: _Axis) -> list[Piece]:
     return canvas
 
 
-def _marks(record: Record, axis: _Axis) -> list[Line]:
+def _marks(record: Record, axis: Axis) -> list[Line]:
     """Draw the moments under the axis, those beside it as words."""
     marks: Mapping[str, float] = record.get("marks") or {}
     there = [(float(marks[name]), shown) for name, shown in MARKS.items() if name in marks]
@@ -309,7 +310,8 @@ def _pace(record: Record) -> list[str]:
     return facts
 
 
-def _right(numbers: list[Piece]) -> Line:
+def right(numbers: list[Piece]) -> Line:
+    """Return numbers in columns of `NUMBER` characters."""
     return [(f"{number:>{NUMBER}}", style) for number, style in numbers]
 
 
