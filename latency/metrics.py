@@ -59,6 +59,7 @@ class Metrics:
         self._turns()
         self._paces()
         self._loop()
+        self._at_zero()
 
     def name(self, version: str, profile: str, asr: str, llm: str, tts: str) -> None:
         """Say what this server runs: labels of what comes after."""
@@ -132,6 +133,19 @@ class Metrics:
         for engine, factors in (("asr", self.asr_factor), ("tts", self.tts_factor)):
             if (factor := (record.get(engine) or {}).get("rtf")) is not None:
                 factors.labels(self._models[engine]).observe(factor)
+
+    def _at_zero(self) -> None:
+        """Begin what is counted at 0: Prometheus does not see a first step from nothing."""
+        for stage in ORDER:
+            self.over.labels(stage)
+        for engine in self._models:
+            self.engine_seconds.labels(engine)
+            self.wasted_seconds.labels(engine)
+        for transport in ("websocket", "webrtc"):
+            self.calls.labels(transport)
+            self.cut_ins.labels(transport)
+        for outcome in ("kept", "dropped"):
+            self.speculations.labels(outcome)
 
     # What there is.
 
