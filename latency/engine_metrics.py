@@ -27,6 +27,8 @@ class Facts:
         upstreams: For each of several minds behind one name, whether it is in service.
         failovers: How often another answered than the one asked first, by both names.
         budget: What a turn may take, in seconds: "total", and by stage.
+        predicted: Seconds that answers would take with one more call, at the budget's percentile;
+            None if that is not known.
         lost: What could not be written or sent, by what: "call_log", "otlp".
         sent: Spans that a collector has taken.
     """
@@ -37,6 +39,7 @@ class Facts:
     upstreams: Mapping[str, bool] = field(default_factory=dict)
     failovers: Mapping[tuple[str, str], int] = field(default_factory=dict)
     budget: Mapping[str, float] = field(default_factory=dict)
+    predicted: float | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
     sent: int = 0
 
@@ -63,6 +66,12 @@ class EngineMetrics(Collector):
         for stage, seconds in facts.budget.items():
             budget.add_metric([self._stage(stage)], seconds)
         yield budget
+        predicted = GaugeMetricFamily(
+            "voice_predicted_seconds", "What answers would take with one more call", labels=[]
+        )
+        if facts.predicted is not None:
+            predicted.add_metric([], facts.predicted)
+        yield predicted
         lost = CounterMetricFamily(
             "voice_lost", "Lines and spans that could not be written or sent", labels=["what"]
         )

@@ -144,6 +144,8 @@ class Metrics:
         for transport in ("websocket", "webrtc"):
             self.calls.labels(transport)
             self.cut_ins.labels(transport)
+        for reason in ("busy", "saturated"):
+            self.refused.labels(reason)
         for outcome in ("kept", "dropped"):
             self.speculations.labels(outcome)
 
@@ -164,11 +166,13 @@ class Metrics:
         count, gauge = self._counter, self._gauge
         self.about = gauge("about", "What runs here; 1", "version", "profile", "asr", "llm", "tts")
         self.calls = count("calls", "Calls taken", "transport")
-        self.refused = count("calls_refused", "Calls refused")
+        self.refused = count("calls_refused", "Calls refused, by reason", "reason")
         self.active = gauge("calls_active", "Calls going on")
         self.ended = count("calls_ended", "Calls ended, by reason", "reason")
-        self.saturated = count(
-            "saturated", "Times that this machine came to have no room for one more call"
+        self.saturations = count(
+            "saturations",
+            "Times that a call was refused because it would have cost all the budget, after a time "
+            "without",
         )
         self.interrupted = count("replies_interrupted", "Replies that the caller cut off")
         self.resumed = count("replies_resumed", "Replies that a sound paused and that went on")

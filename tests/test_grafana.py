@@ -49,6 +49,7 @@ def known() -> dict[str, set[str]]:
         upstreams={"u": True},
         failovers={("a", "b"): 1},
         budget={"total": 0.8},
+        predicted=0.7,
         lost={"otlp": 1},
     )
     labels: dict[str, set[str]] = {}

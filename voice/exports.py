@@ -26,6 +26,7 @@ class Exports:
         self._settings, self._metrics, self._log = settings, metrics, log
         self._engines: tuple[Any, ...] = ()
         self._budget: Callable[[], Mapping[str, float]] = dict
+        self._predicted: Callable[[], float | None] = lambda: None
         self._traces: Traces | None = None
         if settings.otlp:
             from latency import otlp
@@ -34,10 +35,20 @@ class Exports:
         metrics.engines.ask = self.facts
 
     def watch(
-        self, ears: Any, mind: Any, mouth: Any, budget: Callable[[], Mapping[str, float]]
+        self,
+        ears: Any,
+        mind: Any,
+        mouth: Any,
+        budget: Callable[[], Mapping[str, float]],
+        predicted: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """Name what hears, thinks and speaks, and what tells the `budget`'s split, in seconds."""
+        """Name what hears, thinks and speaks.
+
+        `budget` tells each stage's share of the budget, `predicted` what answers would take with
+        one more call (None if that is not known), both in seconds.
+        """
         self._engines, self._budget = (ears, mind, mouth), budget
+        self._predicted = predicted
         profile = self._settings.profile
         self._metrics.name(__version__, profile, ears.name, mind.name, mouth.name)
 
@@ -47,9 +58,12 @@ class Exports:
             self._traces.begin(call, transport, traceparent)
 
     def take(self, call: str, event: Mapping[str, Any]) -> None:
-        """Take an event of a call."""
-        if event.get("type") == "trace":
-            self._metrics.take(event)
+        """Take an event of a call, or of the tuner, which is no call's."""
+        match event.get("type"):
+            case "trace":
+                self._metrics.take(event)
+            case "tuner":
+                self._metrics.moved(event)
         if self._traces is not None:
             self._traces.take(call, event)
 
@@ -71,6 +85,7 @@ class Exports:
         lost = {"call_log": self._log.lost}
         found = Facts(up=up, device=device, load=load, lost=lost)
         found.budget = {"total": self._settings.budget.total, **self._budget()}
+        found.predicted = self._predicted()
         if self._traces is not None:
             lost["otlp"], found.sent = self._traces.lost, self._traces.sent
         for engine in self._engines:

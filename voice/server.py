@@ -174,7 +174,7 @@ class Server:
         if self._crew is None or not self.ready:
             raise BusyError("not_ready", "the engines are being loaded", 2)
         if max(len(self.sessions), pending) >= self.settings.max_calls:
-            self.metrics.refused.inc()
+            self.metrics.refused.labels("busy").inc()
             raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
 
     def choose(self, given: Mapping[str, str]) -> SessionSettings:
