@@ -24,8 +24,9 @@ from transport.webrtc import Peer
 from voice import __version__, engines
 from voice.agent import Agent
 from voice.calllog import CallLog
+from voice.crew import Crew
 from voice.exports import Exports
-from voice.session import Crew, Session
+from voice.session import Session
 from voice.settings import SessionSettings, Settings
 
 log = logging.getLogger(__name__)
