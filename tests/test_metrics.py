@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+from prometheus_client import generate_latest
 
 from latency.engine_metrics import Facts
 from latency.labels import OTHER, Label
@@ -148,6 +149,14 @@ def test_a_label_lets_in_what_it_knows_and_a_few_more() -> None:
     ]
     assert label("a\nb") == label(None) == label(7) == OTHER
     assert Label(room=1)("x" * 1000) == OTHER
+
+
+def test_pieces_are_the_whole_text() -> None:
+    metrics = named()
+    metrics.take(record())
+    pieces = list(metrics.pieces())
+    assert len(pieces) > 30
+    assert b"".join(pieces) == metrics.text() == generate_latest(metrics.registry)
 
 
 def test_engines_are_asked_when_prometheus_asks() -> None:
