@@ -61,6 +61,12 @@ def test_a_budget_far_away_does_not_squeeze_the_drawing() -> None:
     assert row(near, "vad").index("│") == row(near, "tts").index("│")
 
 
+def test_work_long_after_the_answer_does_not_squeeze_the_drawing() -> None:
+    late = record(spans=[*record()["spans"], ["tools", 1.0, 9.0]])
+    assert row(drawn(late), "endpoint").count("█") > 12
+    assert "8000.0" in row(drawn(late), "tools")
+
+
 def test_a_remainder_below_zero_has_a_number_and_no_bar() -> None:
     stages = record()["stages"] | {"unattributed": -0.004}
     spans = [["endpoint", 0.0, 0.1], ["tts", 0.1, 0.3]]
