@@ -62,7 +62,7 @@ def test_a_budget_far_away_does_not_squeeze_the_drawing() -> None:
 
 
 def test_work_long_after_the_answer_does_not_squeeze_the_drawing() -> None:
-    late = record(spans=[*record()["spans"], ["tools", 1.0, 9.0]])
+    late = record(budget=0.0, spans=[*record()["spans"], ["tools", 1.0, 9.0]])
     assert row(drawn(late), "endpoint").count("█") > 12
     assert "8000.0" in row(drawn(late), "tools")
 
