@@ -31,7 +31,7 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models"]
+    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models", "trace"]
 )
 def test_every_command_has_help(command: str) -> None:
     done = voice(command, "--help")
