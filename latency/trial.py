@@ -5,7 +5,7 @@ from typing import Literal
 
 from latency.budget import Budget
 from latency.knob import Standing
-from latency.window import Level, Window
+from latency.window import Window
 
 MEASURED = 12
 """Turns without which nothing is said of how slow they are."""
@@ -28,15 +28,13 @@ class Trial:
         standing: The knob.
         before: Index of its value before.
         stage: What was at fault; "" for a step back to the start.
-        level: How slow turns were before.
-        p95: The budget's percentile of them, in seconds.
+        past: The turns before.
     """
 
     standing: Standing
     before: int
     stage: str
-    level: Level
-    p95: float
+    past: Window
 
     @property
     def steps(self) -> int:
@@ -45,7 +43,7 @@ class Trial:
 
     def gain(self, window: Window) -> float:
         """Return the seconds by which the turns of `window` are faster than those before."""
-        return self.level.mean - window.level().mean
+        return self.past.level().mean - window.level().mean
 
     def verdict(self, window: Window, budget: Budget) -> Literal["good", "bad", "open"]:
         """Say what the turns since the move show. There must be `MEASURED`."""
@@ -65,4 +63,4 @@ class Trial:
 
     def noise(self, window: Window) -> float:
         """Return the standard error of `gain`, in seconds."""
-        return window.level().noise(self.level)
+        return window.level().noise(self.past.level())

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from latency.budget import Budget, at_fault
-from latency.knob import Bar, Knob, Standing
+from latency.knob import Knob, Standing
 from latency.trial import JUDGED, MEASURED, WORTH, Trial
 from latency.window import KEPT, LONGEST_AGO, SHARE, Answered, Level, Window
 
@@ -32,6 +32,9 @@ Mode = Literal["on", "observe"]
 
 LOGGED = 200
 """Moves that the log keeps."""
+
+SETTLED = 6
+"""Turns after a trial before the next: those it ended by were chosen by chance, too."""
 
 FAR = 0.2
 """Share of the budget by which turns that are over it are far over it."""
@@ -154,14 +157,16 @@ class Tuner:
         if turns < MEASURED:
             return self._return_idle(now)
         self._note_conditions()
-        if self._window.over(self.budget):
-            if self._measuring:
-                self._measuring = False
+        if self._measuring:
+            if self._window.fresh < SETTLED:
+                return None
+            self._measuring = False
+            if self._p95 > (1 - ROOM) * self.budget.total:
                 return self._try(now)
+        if self._window.over(self.budget):
             self._window = Window(now)
             self._measuring = True
             return None
-        self._measuring = False
         if turns < JUDGED:
             return None
         self._stuck = ""
@@ -196,23 +201,28 @@ class Tuner:
             f"{self._name} {_ms(p95)} over {_ms(total)}; {fault} at fault "
             f"({excess[fault] * 1000:+.0f} ms over its share)"
         )
-        for stage in sorted(excess, key=excess.__getitem__, reverse=True):
-            if stages[stage] < WORTH * total or not (choices := self._choices(stage)):
-                continue
-            entry, over = choices[0], p95 - total
+        ways = [
+            (entry, stage)
+            for stage in sorted(excess, key=excess.__getitem__, reverse=True)
+            if stages[stage] > WORTH * total
+            for entry in self._choices(stage)
+        ]
+        if ways:
+            entry, stage = min(ways, key=lambda way: way[0].knob.settle)
+            over = p95 - total
             index = entry.index + entry.steps(over, over > FAR * total, self._turn)
             if stage != fault:
                 why += f", nothing left for it; {stage} takes {_ms(stages[stage])}"
-            self._stuck = ""
-            return self._move(
-                entry, index, "try", f"{why}; trying {_step(entry, index)}", now, stage
-            )
+            why += f"; trying {_step(entry, index)}"
+            return self._move(entry, index, "try", why, now, stage)
+        if not self._window.over(self.budget):
+            return None
         self._stuck = fault
         return self._give_up("budget", f"{why}; no setting helps: {self._obstacles(fault)}", now)
 
     def _choices(self, stage: str) -> list[Standing]:
         """Return the knobs that may shorten `stage` now, the most promising first."""
-        broken = {name for name in self._limits if self._window.broken(name, self._limits[name])}
+        broken = {name for name, limit in self._limits.items() if self._window.strain(name, limit)}
         return sorted(
             (
                 entry
@@ -271,23 +281,21 @@ class Tuner:
         """Return a guard rail that broke in the trial of `entry`, "" if none did."""
         for guard, limit in self._limits.items():
             known = guard in self._said and guard not in entry.knob.guards
-            if not known and self._window.broken(guard, limit):
+            if not known and self._window.strain(guard, limit):
                 return guard
         return ""
 
     def _keep(self, trial: Trial, now: float) -> Move:
         """Leave the knob as it is; its turns are the measure of what comes next."""
         entry, p95 = trial.standing, self._p95
+        before = trial.past.percentile(self.budget.percentile)
         entry.held.close(self._turn)
-        for other in self._free:
-            other.useless = Bar()  # what did not help may, now that something else did
+        self._window.resume(self._window.since)
         self._end()
         self._measuring = True
         name, gain = entry.knob.name, _ms(trial.gain(self._window))
-        reason = (
-            f"{self._name} {_ms(trial.p95)} -> {_ms(p95)}; {name} {entry.value:g} gained {gain}"
-        )
-        return Move(now, name, entry.value, entry.value, "keep", reason, trial.p95, p95, True)
+        reason = f"{self._name} {_ms(before)} -> {_ms(p95)}; {name} {entry.value:g} gained {gain}"
+        return Move(now, name, entry.value, entry.value, "keep", reason, before, p95, True)
 
     def _take_back(self, trial: Trial, why: str, now: float) -> Move | None:
         """Undo a trial."""
@@ -295,8 +303,10 @@ class Tuner:
         reason = f"{why}; back: {_step(trial.standing, trial.before)}"
         self._end()
         move = self._move(trial.standing, trial.before, "roll_back", reason, now)
+        self._window = trial.past
+        self._window.resume(now + trial.standing.knob.settle)
         self._measuring = bool(trial.stage)
-        return move and replace(move, p95_before=trial.p95, p95_after=p95)
+        return move and replace(move, p95_before=self._p95, p95_after=p95)
 
     def _end(self) -> None:
         """Go on with what was tried."""
@@ -307,7 +317,8 @@ class Tuner:
     def _relieve(self, now: float) -> Move | None:
         """Make a knob safer that strains a broken guard rail, those that were moved first."""
         for guard, limit in self._limits.items():
-            if not self._window.broken(guard, limit):
+            rate = self._window.strain(guard, limit)
+            if not rate:
                 continue
             why = self._strain(guard)
             choices = [e for e in self._free if guard in e.knob.guards and e.index > 0]
@@ -317,7 +328,7 @@ class Tuner:
                 continue
             entry = max(choices, key=lambda entry: entry.index - entry.knob.start)
             index = entry.index - 1
-            if self._window.rate(guard) > ALARM * limit:
+            if rate > ALARM * limit:
                 index = entry.knob.start if entry.index > entry.knob.start else 0
             if self._mode == "on":
                 entry.strain(self._turn)
@@ -370,8 +381,8 @@ class Tuner:
         move = Move(now, name, before, after, kind, reason, p95, None, self._mode == "on")
         if self._mode == "observe":
             return self._once(f"{kind} {name}", move)
-        if stage is not None and p95 is not None:
-            self._trial = Trial(entry, entry.index, stage, self._window.level(), p95)
+        if stage is not None:
+            self._trial = Trial(entry, entry.index, stage, self._window)
         entry.index = index
         self._window = Window(now + entry.knob.settle)
         self._usual, self._measuring = None, False
@@ -401,7 +412,8 @@ class Tuner:
     def _strain(self, guard: str) -> str:
         """Say how far a guard rail is over its limit."""
         share = "of engine time" if guard == SHARE else "of turns"
-        rate, limit = self._window.rate(guard), self._limits[guard]
+        limit = self._limits[guard]
+        rate = self._window.strain(guard, limit)
         return f"{guard} at {rate:.0%} {share}, over {limit:.0%}"
 
 

@@ -10,13 +10,16 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean, pstdev
+from statistics import fmean, pvariance
 
 from latency.budget import Budget
 from latency.trace import percentile
 
 KEPT = 64
 """Turns that a window looks back: of a rail at one turn in twenty, three are in it."""
+
+SUDDEN = 16
+"""Turns of which a rail may be broken that was not before: by 3 deviations, one in 3000 at 2 %."""
 
 RECENT = 24
 """Turns that a level is taken of: its error is then a quarter of the turns' own spread."""
@@ -37,12 +40,12 @@ FEWEST_EVENTS = 3
 """Events without which a count is chance: at a rate of 2 %, one window of 16 turns in 250 has 3."""
 
 
-def exceeds(count: float, tolerated: float) -> bool:
-    """Tell whether `count` events are clearly more than `tolerated`: by 1.5 deviations of chance.
+def exceeds(count: float, tolerated: float, deviations: float = 1.5) -> bool:
+    """Tell whether `count` events are clearly more than `tolerated`: by deviations of chance.
 
     At half the tolerated rate of 5 %, one window of 24 turns in 50 is taken for more.
     """
-    return count >= FEWEST_EVENTS and count > tolerated + 1.5 * math.sqrt(tolerated)
+    return count >= FEWEST_EVENTS and count > tolerated + deviations * math.sqrt(tolerated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Window:
 
     def __init__(self, since: float) -> None:
         self.since = since
+        self.fresh = 0
+        """Turns taken since it was begun or resumed."""
         self._turns: deque[Answered] = deque(maxlen=KEPT)
         self._events: deque[tuple[float, str, float]] = deque(maxlen=EVENTS)
 
@@ -86,6 +91,11 @@ class Window:
         """Take one turn."""
         if turn.began >= self.since:
             self._turns.append(turn)
+            self.fresh += 1
+
+    def resume(self, since: float) -> None:
+        """Go on with turns that begin after `since`: the settings are again what they were."""
+        self.since, self.fresh = since, 0
 
     def counted(self, what: str, amount: float, began: float) -> None:
         """Take `amount` against a guard rail; seconds that engines worked are `what` ""."""
@@ -110,7 +120,10 @@ class Window:
         """Return how slow the latest `RECENT` turns are. There must be a turn."""
         totals = sorted(turn.total for turn in list(self._turns)[-RECENT:])
         slower = totals[len(totals) // 2 :]
-        return Level(fmean(slower), pstdev(slower) / math.sqrt(len(slower)))
+        mean = fmean(slower)
+        # That of a tail's mean: where the tail begins is chance, too.
+        beginning = (mean - slower[0]) ** 2 / 2
+        return Level(mean, math.sqrt((pvariance(slower, mean) + beginning) / len(slower)))
 
     def stages(self, over: float) -> dict[str, float]:
         """Return the mean seconds by stage of the turns `over` that long, else of the slowest."""
@@ -119,23 +132,26 @@ class Window:
         names = dict.fromkeys(name for stages in slow for name in stages)
         return {name: fmean(stages.get(name, 0.0) for stages in slow) for name in names}
 
-    def rate(self, guard: str) -> float:
-        """Return what is counted against a guard rail: a turn, or as a share of all work."""
-        amount = self._amount(guard)
-        if guard == SHARE:
-            worked = self._amount("")
-            return amount / worked if worked > 0 else 0.0
-        return amount / max(1, len(self._turns))
+    def strain(self, guard: str, limit: float) -> float:
+        """Return the rate of a guard rail that is clearly over its `limit`; 0 if it is not.
 
-    def broken(self, guard: str, limit: float) -> bool:
-        """Tell whether a guard rail is clearly over its `limit`."""
+        That is a count a turn, or a share of all work.
+        """
         if guard == SHARE:
-            return len(self._turns) >= FEWEST_TURNS and self.rate(guard) > limit
-        return exceeds(self._amount(guard), limit * len(self._turns))
+            worked, pieces = self._sum("", KEPT)
+            share = self._sum(guard, KEPT)[0] / worked if worked > 0 else 0.0
+            return share if pieces >= FEWEST_TURNS and share > limit else 0.0
+        for latest, deviations in ((SUDDEN, 3.0), (KEPT, 1.5)):
+            turns, (amount, _) = min(latest, len(self._turns)), self._sum(guard, latest)
+            if exceeds(amount, limit * turns, deviations):
+                return amount / max(1, turns)
+        return 0.0
 
-    def _amount(self, what: str) -> float:
-        """Return the sum of what was counted while the turns that are kept went on."""
-        oldest = self._turns[0].began if self._turns else self.since
-        return sum(
+    def _sum(self, what: str, latest: int) -> tuple[float, int]:
+        """Return the sum and number of what was counted since the `latest` turns began."""
+        turns = self._turns
+        oldest = turns[-min(latest, len(turns))].began if turns else self.since
+        amounts = [
             amount for began, name, amount in self._events if name == what and began >= oldest
-        )
+        ]
+        return sum(amounts), len(amounts)

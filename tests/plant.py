@@ -15,7 +15,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import numpy as np
@@ -230,6 +230,8 @@ class Plant:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._active = 0
+        self._wasted = 0.0
+        """Seconds of work for nothing that no turn has been told of."""
 
     def run(self, tuner: Tuner | None, count: int, world: World | None = None) -> list[Turn]:
         """Go on until `count` more turns were answered, in `world` from now on; return them."""
@@ -278,16 +280,18 @@ class Plant:
         guess = turns(_arrays(self.of), self.world, self._active, draw(self._chance, 1))
         lead = self.of["turn.speculation_lead"]
         spent = pause - max(0.075, awaited(self.of, self._chance) - lead)
-        if self.of["turn.speculations"] and spent > 0 and self._tuner:
+        if self.of["turn.speculations"] and spent > 0:
             wasted = min(spent, float(guess.chain[0]))
-            self._tuner.worked(wasted, self.now)
-            self._tuner.strained("wasted", wasted, self.now)
+            self._wasted += wasted
 
     def _answer(self, guards: dict[str, float]) -> None:
         """The caller seems to be done: the answer comes, and some time later it is over."""
         made = turns(_arrays(self.of), self.world, self._active, draw(self._chance, 1))
         stages = {name: float(seconds[0]) for name, seconds in made.stages.items()}
         turn = Turn(self.now, float(made.total[0]), stages, guards)
+        wasted, self._wasted = self._wasted, 0.0
+        if wasted:
+            guards["wasted"] = wasted
         if made.dry[0] and self._chance.random() < 0.5:
             guards["underruns"] = 1.0
 
@@ -298,7 +302,7 @@ class Plant:
 
         def over() -> None:
             if self._tuner:
-                self._tuner.worked(float(made.chain[0]) + 0.3, turn.began)
+                self._tuner.worked(float(made.chain[0]) + 0.3 + wasted, turn.began)
                 for guard, amount in guards.items():
                     self._tuner.strained(guard, amount, turn.began)
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ class Engine:
 
 
 def knobs(settings: Settings | None = None) -> tuple[Knobs, Engine]:
-    settings = settings or Settings()
+    settings = settings or Settings(admission=False)
     engine = Engine(settings)
     return Knobs(settings, [engine]), engine
 
@@ -48,8 +49,8 @@ def test_without_engines_that_can_change_there_are_those_of_the_conversation() -
         "turn.speculations",
         "phrases.first",
         "phrases.later",
-        "max_calls",
     ]
+    assert Knobs(Settings(admission=False)).ladder()[-1].name == "max_calls"
 
 
 def test_every_knob_says_what_it_shortens_and_what_it_strains() -> None:
@@ -83,7 +84,7 @@ def test_waits_that_are_alike_move_together() -> None:
 
 
 def test_what_is_set_is_there_and_what_an_engine_has_goes_to_it() -> None:
-    changed, engine = knobs(Settings(whisper=WhisperOptions(window="full")))
+    changed, engine = knobs(Settings(whisper=WhisperOptions(window="full"), admission=False))
     before = changed.turn
     changed.set("turn.speculations", 2.0)
     changed.set("phrases.first", 12.0)
@@ -115,7 +116,7 @@ def test_what_is_set_is_there_and_what_an_engine_has_goes_to_it() -> None:
     ],
 )
 def test_a_bad_value_changes_nothing(name: str, value: float, message: str) -> None:
-    refused, engine = knobs()
+    refused, engine = knobs(Settings(admission=False))
     before = dict(refused.values)
     with pytest.raises(ValueError, match=message):
         refused.set(name, value)
@@ -135,6 +136,7 @@ def configured(draw: st.DrawFn) -> Settings:
     first = draw(st.integers(8, 1000))
     chunk = number(0.05, 2.0)
     return Settings(
+        admission=False,
         max_calls=draw(st.integers(1, 1000)),
         turn=TurnSettings(
             shortest_wait=shortest,
@@ -197,3 +199,9 @@ def test_pins_are_names_with_commas_between() -> None:
 def test_a_pin_that_is_no_knob_is_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pins(text)
+
+
+def test_the_manual_has_every_knob() -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "knobs.md").read_text()
+    for name in EFFECTS:
+        assert f"| `{name}` |" in manual

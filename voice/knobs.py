@@ -71,7 +71,7 @@ EFFECTS: Mapping[str, Effect] = {
     "turn.speculation_lead": Effect(ANSWER, ("wasted",)),
     "turn.speculations": Effect(ANSWER, ("wasted",)),
     "phrases.first": Effect(("first_phrase", "tts"), ("underruns",)),
-    "phrases.later": Effect(("first_phrase", "tts"), ("underruns",)),
+    "phrases.later": Effect(("first_phrase", "tts")),  # shorter ones run dry less, if anything
     "whisper.interval": Effect(("asr", "llm"), settle=UTTERANCE),
     "whisper.beam": Effect(("asr",), ("misses",)),
     "whisper.window": Effect(("asr",), ("misses",)),
@@ -83,7 +83,8 @@ EFFECTS: Mapping[str, Effect] = {
     "max_calls": Effect((*ANSWER, "send"), settle=CALL),
 }
 """Every knob there is, the dearest to callers last: "turn.wait" is what `turn.shortest_wait` and
-`turn.longest_wait` are together where both are configured alike."""
+`turn.longest_wait` are together where both are configured alike; "max_calls" is one only where
+calls are not admitted by prediction, which knows better how many there can be."""
 
 WAITS = (3.0, 2.2, 1.6, 1.25, 1.0, 0.8, 0.65, 0.5)
 """Factors on a wait. Pauses inside a turn are 0.2 to 1.2 s (`voice.pauses`): from a wait of 0.2 s
@@ -221,7 +222,7 @@ class Knobs:
                 return _scaled(coqui.longest, LENGTHS, chunk_border, 10.0)
             case "coqui.batch":
                 return _scaled(coqui.batch, SHARED, 1, 256, whole=True)
-            case "max_calls":
+            case "max_calls" if not settings.admission:  # else they follow the prediction
                 return _scaled(settings.max_calls, ADMITTED, 1, settings.max_calls, whole=True)
         return None
 
