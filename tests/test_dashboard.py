@@ -252,7 +252,7 @@ async def test_the_tuner_shows_its_knobs_and_its_latest_move_first(
 async def test_calls_and_load_are_drawn(page: Page, tmp_path: Path) -> None:
     async with running(tmp_path) as up:
         calls = {"active": 3, "max": 8, "predicted_p95": 0.9}
-        up.server.steering = player = Player(lively(5, 1), calls=calls)
+        up.server.steering = player = Player(lively(5, 1), calls=calls, admission={})
         await watched(page, up.url)
         drawn = "document.querySelectorAll('#calls .cell{}').length"
         assert [await page.run(drawn.format(kind)) for kind in ("", ".taken", ".next")] == [8, 3, 1]
@@ -261,12 +261,12 @@ async def test_calls_and_load_are_drawn(page: Page, tmp_path: Path) -> None:
         assert await words(page, "#remainder-number") == ["2.1 ms"]
         busy = {"loop": 0.4, "tts": 0.9}
         known = {"more": 2, "saturated": False, "utilisation": busy, "resource": "tts"}
-        player.state["calls"] = calls | known
+        player.state["admission"] = known
         await page.until("document.querySelectorAll('#resources figure').length == 2")
         assert await words(page, "#calls-numbers .of") == ["room for 2 more"]
         assert await words(page, "#resources figcaption") == ["event loop40 %", "voice90 %"]
         assert await page.run(drawn.format(".lost")) == 3
-        player.state["calls"] = calls | known | {"more": 0, "saturated": True}
+        player.state["admission"] = known | {"more": 0, "saturated": True}
         await page.until("document.querySelectorAll('#calls .lost').length == 5")
         assert await words(page, "#calls-numbers .late.of") == ["saturated: no more are taken"]
 

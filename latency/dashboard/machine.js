@@ -32,16 +32,17 @@ export class MachineView {
   /** Draw again, at the width there is now. */
   draw() {
     if (!this.#snapshot) return;
-    const { calls, budget } = this.#snapshot;
-    const { active = 0, max = 0, predicted_p95: predicted = null } = calls ?? {};
-    const { more = null, saturated = false, utilisation = {}, resource } = calls ?? {};
+    const { calls, admission, budget } = this.#snapshot;
+    const known = { ...admission, ...calls };
+    const { active = 0, max = 0, predicted_p95: predicted = null } = known;
+    const { more = null, saturated = false, utilisation = {}, resource } = known;
     const width = this.calls.clientWidth;
     const limit = budget?.total ?? 0;
     const full = saturated || (max > 0 && active >= max);
     this.callsNumbers.replaceChildren(
       element("b", { class: full ? "late" : "" }, String(active)),
       element("span", {}, max ? `of ${max} calls` : "calls"),
-      element("span", { class: `of${full ? " late" : ""}` }, room(calls ?? {})),
+      element("span", { class: `of${full ? " late" : ""}` }, room(known)),
     );
     this.calls.replaceChildren(cells(active, max, more, width));
     this.prediction.replaceChildren(...prediction(predicted, limit, width));

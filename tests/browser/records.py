@@ -260,6 +260,9 @@ class Player:
                 "active": 12,
                 "max": 50,
                 "predicted_p95": 0.64,
+            },
+            "admission": {
+                "on": True,
                 "more": 26,
                 "saturated": False,
                 "sheds_speculation": False,
