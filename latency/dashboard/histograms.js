@@ -51,6 +51,7 @@ export function drawHistogram({ values, limit, width, height, bins, shade }) {
       "text-anchor": left ? "end" : "start",
     };
     chart.append(
+      svg("line", { class: "halo", x1: x(limit), x2: x(limit), y1: 0, y2: floor }),
       svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: floor }),
       svg("text", beside, figure(limit)),
     );

@@ -144,7 +144,9 @@ function prediction(predicted, limit, width) {
     }),
   );
   if (limit > 0)
-    chart.append(svg("line", { class: "budget", x1: x(limit), x2: x(limit), y1: 0, y2: 12 }));
+    for (const kind of ["halo", "budget"]) {
+      chart.append(svg("line", { class: kind, x1: x(limit), x2: x(limit), y1: 0, y2: 12 }));
+    }
   const words = `p95 with one more call: ${milliseconds(predicted)}`;
   return [element("p", { class: over ? "late" : "of" }, words), chart];
 }
