@@ -13,7 +13,9 @@ import pytest
 
 from llm.fake import Fake as FakeMind
 from voice.client import dial
-from voice.settings import BudgetSettings
+from voice.http_api import create_app
+from voice.server import Server
+from voice.settings import BudgetSettings, Settings
 
 from browser.chromium import ALLOW, PROGRAM, Page, chromium
 from browser.microphone import microphone
@@ -77,6 +79,20 @@ async def test_a_number_that_is_none_is_refused(tmp_path: Path, since: str) -> N
         answer = await http.get("/v1/dashboard", params={"since": since})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_since")
         assert player.asked == []
+
+
+async def test_a_server_without_records_says_why(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, trace=False) as up,
+        httpx.AsyncClient(base_url=up.url) as http,
+    ):
+        answer = await http.get("/v1/dashboard")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_trace")
+    web = create_app(Server(Settings(data=str(tmp_path), asr="fake", llm="fake", tts="fake")))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://x") as http:
+        answer = await http.get("/v1/dashboard")  # not started yet
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert answer.headers["retry-after"] == "2"
 
 
 async def test_records_are_for_those_with_the_key(tmp_path: Path) -> None:
@@ -156,6 +172,28 @@ async def test_numbers_are_of_the_newest_until_a_turn_is_pinned(page: Page, tmp_
         assert await words(page, ".whose h3") == ["Turn 1"]
         await page.click(".whose .pin")
         assert await words(page, ".whose h3") == ["Turn 3"]
+
+
+@in_browser
+async def test_the_keyboard_walks_over_the_turns(page: Page, tmp_path: Path) -> None:
+    async with running(tmp_path) as up:
+        up.server.steering = Player([record(seq) for seq in range(1, 41)])
+        await watched(page, up.url, rows=5)
+
+        async def press(key: str) -> list[str]:
+            await page.run(f"""document.querySelector('#turns').dispatchEvent(
+                new KeyboardEvent('keydown', {{ key: '{key}' }}))""")
+            return await words(page, ".whose h3")
+
+        assert await press("ArrowDown") == ["Turn 40"]
+        assert await press("ArrowDown") == ["Turn 39"]
+        assert await press("ArrowUp") == ["Turn 40"]
+        assert await press("End") == ["Turn 1"]
+        await page.until("document.querySelector('.turn.pinned')")  # it came into sight
+        assert await words(page, ".turn.pinned .number") == ["1"]
+        active = "document.querySelector('#turns').getAttribute('aria-activedescendant')"
+        assert await page.run(active) == "turn-1"
+        assert await press("Escape") == ["Turn 40"]
 
 
 @in_browser

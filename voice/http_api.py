@@ -85,10 +85,12 @@ def create_app(server: Server) -> FastAPI:
     async def latest(since: str = "0") -> Response:
         if not since.isascii() or not since.isdigit() or len(since) > LONGEST_NUMBER:
             return refused(400, "bad_since", f"since is {since[:20]!r}; expected a record's seq")
-        if server.steering is None:
+        if not server.settings.trace:
             return refused(
-                404, "no_trace", "this server keeps no records: it runs with trace = false"
+                404, "no_trace", "this server runs with trace = false: it has no records"
             )
+        if server.steering is None:
+            return refused(503, "not_ready", "the engines are being loaded", 2)
         snapshot = server.steering.snapshot(int(since))
         return StreamingResponse(written(snapshot), media_type="application/json")
 
