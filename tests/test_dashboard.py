@@ -442,6 +442,26 @@ async def test_who_has_scrolled_down_keeps_what_they_look_at(page: Page, tmp_pat
 
 
 @in_browser
+async def test_other_turns_begin_with_the_newest(page: Page, tmp_path: Path) -> None:
+    async with running(tmp_path) as up:
+        up.server.steering = Player(lively(300, 5))
+        await watched(page, up.url)
+        await page.run("void (document.querySelector('#turns').scrollTop = 4000)")
+        await page.until(
+            "[...document.querySelectorAll('.turn')].every((row) => row.id != 'turn-300')"
+        )
+        newest = (
+            "Math.max(...[...document.querySelectorAll('.turn')].map((row) => row.dataset.seq))"
+        )
+        await page.click("#only-over")
+        over = max(one["seq"] for one in up.server.steering.records if one["over"])
+        await page.until(f"{newest} == {over}")
+        await page.click("#only-over")
+        await page.until(f"{newest} == 300")
+        assert await page.run("document.querySelector('#turns').scrollTop") == 0
+
+
+@in_browser
 async def test_the_page_asks_nobody_but_its_own_server(page: Page, tmp_path: Path) -> None:
     async with running(tmp_path) as up:
         up.server.steering = Player(lively(5, 1))

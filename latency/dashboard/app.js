@@ -1,6 +1,6 @@
 // The page: what came from the server, what of it is asked for, and who draws it.
 
-import { element, svg } from "./dom.js";
+import { element, sizeOf, svg } from "./dom.js";
 import { showDetails } from "./details.js";
 import { Feed, address } from "./feed.js";
 import { showStages, showTotal } from "./histograms.js";
@@ -35,6 +35,9 @@ const machine = new MachineView({
 });
 const feed = new Feed({ since: () => records.since, onSnapshot: take, onTrouble: lose });
 
+const totalSize = sizeOf($("total"));
+const stagesSize = sizeOf($("stages"));
+
 let latest = null; // the last snapshot
 let paused = false;
 
@@ -45,7 +48,7 @@ function take(snapshot, fresh) {
   if (fresh) records.clear();
   const more = records.add(snapshot.records ?? []);
   $("trouble").hidden = true;
-  $("board").hidden = false; // first: the drawings need its width
+  $("board").hidden = false;
   enter("live");
   machine.show(snapshot);
   tuner.show(snapshot.tuner, snapshot.now, snapshot.budget);
@@ -83,8 +86,8 @@ function draw() {
   turns.show(shown, budget.total ?? 0);
   $("none").hidden = shown.length > 0;
   $("count").textContent = counted(shown.length, asked.filter(({ over }) => over).length, onlyOver);
-  showTotal($("total"), $("total-numbers"), asked, budget);
-  showStages($("stages"), asked, budget.split);
+  showTotal($("total"), totalSize, $("total-numbers"), asked, budget);
+  showStages($("stages"), stagesSize, asked, budget.split);
 }
 
 function counted(shown, over, onlyOver) {
@@ -128,7 +131,7 @@ for (const link of document.querySelectorAll("a.call-me")) link.href = address("
 $("pause").addEventListener("click", pause);
 for (const filter of [$("call"), $("only-over")]) {
   filter.addEventListener("change", () => {
-    $("turns").scrollTop = 0;
+    turns.rewind();
     draw();
   });
 }
@@ -139,14 +142,11 @@ document.addEventListener("visibilitychange", () => {
   else feed.start();
 });
 
-let size = "";
+// The last observer made is told last: the sizes that the drawings go by are known by then.
 const observer = new ResizeObserver(() => {
-  const next = `${$("board").clientWidth} ${$("total").clientHeight}`;
-  if (next === size) return;
-  size = next;
   machine.draw();
   draw();
 });
-for (const box of [$("board"), $("total")]) observer.observe(box);
+for (const id of ["board", "total", "stages", "loop"]) observer.observe($(id));
 
 feed.start();

@@ -63,9 +63,8 @@ function marker(name, x, floor) {
   return svg("path", { class: `marker ${name}`, d: `M${x} ${floor + 2}l4.5 7h-9z` });
 }
 
-/** Draw one small histogram a stage into `box`; those that never took time are left out. */
-export function showStages(box, records, split) {
-  const width = box.clientWidth;
+/** Draw one small histogram a stage into `box`, of a given size; those that never took time are left out. */
+export function showStages(box, { width }, records, split) {
   if (!width) return;
   const answered = records.filter(({ total }) => total !== null && total !== undefined);
   const names = new Set([
@@ -104,9 +103,8 @@ function stageFigure(name, values, limit, width) {
   );
 }
 
-/** Draw the whole response time into `box`, its numbers into `numbers`. */
-export function showTotal(box, numbers, records, budget) {
-  const { clientWidth: width, clientHeight: height } = box;
+/** Draw the whole response time into `box`, of a given size, its numbers into `numbers`. */
+export function showTotal(box, { width, height }, numbers, records, budget) {
   const values = records
     .map(({ total }) => total)
     .filter((total) => total !== null && total !== undefined);

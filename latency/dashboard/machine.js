@@ -1,6 +1,6 @@
 // The machine: how many calls it has of how many it takes, and whether it keeps up.
 
-import { element, svg } from "./dom.js";
+import { element, sizeOf, svg } from "./dom.js";
 import { figure, milliseconds, words } from "./stages.js";
 
 const KEPT = 120; // looks remembered: two minutes
@@ -20,6 +20,8 @@ export class MachineView {
 
   constructor(boxes) {
     Object.assign(this, boxes);
+    this.size = sizeOf(this.calls);
+    this.sparkSize = sizeOf(this.loop);
   }
 
   show(snapshot) {
@@ -31,12 +33,12 @@ export class MachineView {
 
   /** Draw again, at the width there is now. */
   draw() {
-    if (!this.#snapshot) return;
+    const { width } = this.size;
+    if (!this.#snapshot || !width) return;
     const { calls, admission, budget } = this.#snapshot;
     const known = { ...admission, ...calls };
     const { active = 0, max = 0, predicted_p95: predicted = null } = known;
     const { more = null, saturated = false, utilisation = {}, resource } = known;
-    const width = this.calls.clientWidth;
     const limit = budget?.total ?? 0;
     const full = saturated || (max > 0 && active >= max);
     this.callsNumbers.replaceChildren(
@@ -46,10 +48,10 @@ export class MachineView {
     );
     this.calls.replaceChildren(cells(active, max, more, width));
     this.prediction.replaceChildren(...prediction(predicted, limit, width));
-    this.resources.replaceChildren(...busy(utilisation, resource, this.resources.clientWidth));
-    this.loop.replaceChildren(spark(this.#late, this.loop.clientWidth, 0.01));
+    this.resources.replaceChildren(...busy(utilisation, resource, width));
+    this.loop.replaceChildren(spark(this.#late, this.sparkSize.width, 0.01));
     this.loopNumber.textContent = milliseconds(this.#late.at(-1));
-    this.remainder.replaceChildren(spark(this.#lost, this.remainder.clientWidth, 0.005));
+    this.remainder.replaceChildren(spark(this.#lost, this.sparkSize.width, 0.005));
     this.remainderNumber.textContent = milliseconds(this.#lost.at(-1));
   }
 }

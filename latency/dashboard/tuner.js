@@ -1,6 +1,6 @@
 // The tuner: what it is at, where each knob stands on its ladder, and every move with its reason.
 
-import { element, svg } from "./dom.js";
+import { element, sizeOf, svg } from "./dom.js";
 import { figure, milliseconds } from "./stages.js";
 
 const MOVES = 80; // shown
@@ -22,6 +22,7 @@ export class TunerView {
 
   constructor({ badge, state, ladders, log, empty }) {
     Object.assign(this, { badge, state, ladders, log, empty });
+    this.size = sizeOf(ladders);
     new ResizeObserver(() => this.#redraw()).observe(ladders);
   }
 
@@ -50,7 +51,7 @@ export class TunerView {
   }
 
   #redraw() {
-    const room = this.ladders.clientWidth;
+    const room = this.size.width;
     if (!room || !this.knobs) return;
     const columns = Math.max(1, Math.floor(room / 260));
     const width = Math.floor((room - (columns - 1) * 24) / columns);

@@ -1,6 +1,6 @@
 // The waterfalls: one row a turn, newest on top. Only the rows in sight exist, however many there are.
 
-import { svg } from "./dom.js";
+import { sizeOf, svg } from "./dom.js";
 import { axis, place } from "./records.js";
 import { colour, figure, milliseconds, words } from "./stages.js";
 import { flags, symbol } from "./symbols.js";
@@ -21,6 +21,8 @@ export class Turns {
   #axis = { end: 1, ticks: [] };
   #budget = 0.8;
   #width = 0;
+  #size;
+  #top = 0; // px scrolled
   #pointed = null; // the record under the pointer
   #pinned = null;
   #room;
@@ -30,7 +32,8 @@ export class Turns {
     this.#room = document.createElement("div");
     this.#room.className = "room";
     box.replaceChildren(this.#room);
-    box.addEventListener("scroll", () => this.#sight(), { passive: true });
+    this.#size = sizeOf(box);
+    box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     box.addEventListener("pointerover", ({ target }) => this.#point(this.#under(target)));
     box.addEventListener("pointerleave", () => this.#point(null));
     box.addEventListener("click", ({ target }) => this.#pin(this.#under(target)));
@@ -46,10 +49,15 @@ export class Turns {
     this.#budget = budget;
     this.#scale();
     this.#room.style.height = `${records.length * ROW}px`;
-    if (added > 0 && this.box.scrollTop > ROW / 2) this.box.scrollTop += added * ROW;
+    if (added > 0 && this.#top > ROW / 2) this.#scroll(this.#top + added * ROW);
     this.#rule();
     this.#sight();
     this.#tell();
+  }
+
+  /** Go back to the newest. */
+  rewind() {
+    this.#scroll(0);
   }
 
   /** The record that is pointed at or pinned, else the newest. */
@@ -100,8 +108,8 @@ export class Turns {
     const last = this.#records.length - 1;
     const next = Math.min(last, Math.max(0, at < 0 ? (step > 0 ? 0 : last) : at + step));
     this.#pinned = this.#records[next];
-    const [above, below] = [next * ROW, (next + 1) * ROW - this.box.clientHeight];
-    this.box.scrollTop = Math.min(above, Math.max(below, this.box.scrollTop));
+    const [above, below] = [next * ROW, (next + 1) * ROW - this.#size.height];
+    this.#scroll(Math.min(above, Math.max(below, this.#top)));
     this.#sight();
     this.#tell();
   }
@@ -120,9 +128,19 @@ export class Turns {
     this.onChoose(chosen);
   }
 
+  #scrolled() {
+    this.#top = this.box.scrollTop;
+    this.#sight();
+  }
+
+  #scroll(top) {
+    this.#top = Math.max(0, top);
+    this.box.scrollTop = this.#top;
+  }
+
   #resize() {
-    if (this.#width === this.box.clientWidth) return void this.#sight();
-    this.#width = this.box.clientWidth;
+    if (this.#width === this.#size.width) return void this.#sight();
+    this.#width = this.#size.width;
     this.#forget();
     this.#scale();
     this.#rule();
@@ -160,12 +178,9 @@ export class Turns {
   // Draw what came into sight, drop what left it.
   #sight() {
     if (!this.#width) return;
-    const { scrollTop, clientHeight } = this.box;
-    const first = Math.max(0, Math.floor(scrollTop / ROW) - SPARE);
-    const last = Math.min(
-      this.#records.length,
-      Math.ceil((scrollTop + clientHeight) / ROW) + SPARE,
-    );
+    const [top, end] = [this.#top, this.#top + this.#size.height];
+    const first = Math.max(0, Math.floor(top / ROW) - SPARE);
+    const last = Math.min(this.#records.length, Math.ceil(end / ROW) + SPARE);
     const wanted = this.#records.slice(first, last);
     const kept = new Set(wanted);
     for (const [record, row] of this.#rows) {
