@@ -50,7 +50,7 @@ async def test_a_call_chooses_voice_and_language_when_it_begins(tmp_path: Path) 
         async with connect(address) as socket:
             await event(socket, "captions")
             [session] = live.server.sessions.values()
-            assert session._chosen == SessionSettings(voice="hum-low", language="pt-BR")
+            assert session.chosen == SessionSettings(voice="hum-low", language="pt-BR")
         async with connect(live.url.replace("http", "ws") + "/v1/stream") as socket:
             await event(socket, "captions")
     assert mouth.used == ["hum-low", ""]
@@ -65,7 +65,7 @@ async def test_what_is_chosen_in_a_call_holds_from_then_on(tmp_path: Path) -> No
         await caller.say(voiced(), 16_000)
         assert await caller.until(lambda: len(caller.heard()) == 2, 20)
         told = [dict(event) for _, event in caller.events if event["type"] == "session"]
-    assert told == [change | {"turn": 1}]
+    assert told == [change | {"turn": 1, "budget": 0.0}]
     assert mouth.used[0] == ""
     assert set(mouth.used[1:]) == {"hum-low"}
     assert {listening.language for listening in ears.opened} == {"de"}
@@ -91,7 +91,7 @@ async def test_what_cannot_be_chosen_is_named_and_changes_nothing(
         assert error["code"] == "bad_session"
         assert message in error["message"]
         [session] = live.server.sessions.values()
-        assert session._chosen == SessionSettings()
+        assert session.chosen == SessionSettings()
     with pytest.raises(ChoiceError, match=message):
         SessionSettings().changed(change, VOICES)
 
