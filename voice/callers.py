@@ -7,12 +7,11 @@ audible message received. Noise, where wanted, goes on through speech and silenc
 """
 
 import asyncio
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from websockets.client import ClientProtocol
@@ -31,9 +30,6 @@ BUFFER = 0.06
 
 AUDIBLE = 256
 """Peak, of 32768, from which a message is sound and not silence (-42 dBFS)."""
-
-PERIOD = 5.22
-"""Seconds from one utterance of a caller to its next: as in the comparison with other servers."""
 
 GIVE_UP = 6.0
 """Seconds without an answer after which a caller speaks again."""
@@ -73,7 +69,7 @@ class Plan:
     speech: Sequence[Speech]
     silence: Sequence[bytes]
     turns: int
-    period: float = PERIOD
+    period: float = 5.22
     interrupt: int = 0
     barge_after: float = 1.0
     pause: float = 0.7
@@ -175,10 +171,6 @@ class Caller(asyncio.Protocol):
         self.turns: list[Turn] = []
         self.lost = ""
         """Why the call ended before it was hung up, "" if it did not."""
-        self.refusal: Mapping[str, Any] | None = None
-        """The server's `error` event, if it did not take the call for now."""
-        self.refused_at = 0.0
-        """When that came."""
         self.late = 0.0
         """The longest that a frame was sent after it was due, in seconds."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -216,8 +208,6 @@ class Caller(asyncio.Protocol):
                 self._opened(now)
             elif isinstance(event, Frame) and event.opcode is Opcode.BINARY:
                 self._hear(event.data, now)
-            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT and not self.turns:
-                self._note_refusal(event.data, now)
         self._flush()
 
     def _opened(self, now: float) -> None:
@@ -227,11 +217,6 @@ class Caller(asyncio.Protocol):
             return
         self._begin = now + 1.0 + self._offset
         self._timer = asyncio.get_running_loop().call_at(self._begin, self._tick)
-
-    def _note_refusal(self, data: bytes | bytearray | memoryview, now: float) -> None:
-        event = json.loads(bytes(data))
-        if event.get("type") == "error" and "retry_after" in event:
-            self.refusal, self.refused_at = event, now
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():

@@ -27,7 +27,7 @@ from voice.bench_calls import (
     real_engines,
     spoken,
 )
-from voice.callers import PERIOD, RATE, Plan, noisy
+from voice.callers import RATE, Plan, noisy
 from voice.capacity import Goal
 from voice.capacity_search import Make, Search
 from voice.capacity_view import View
@@ -37,6 +37,10 @@ from voice.settings import LOOPBACK, PROFILES
 
 GREETING = 4.0
 """Seconds in which a server with an agent of its own may greet a caller, who then begins."""
+
+PERIOD = 5.22
+"""Seconds from one utterance of a caller to its next where replies are known to fit in between: as in
+the comparison with other servers."""
 
 MOST = 500
 """Calls at which a search ends that found no limit, where nothing else is said."""
