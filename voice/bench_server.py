@@ -46,11 +46,13 @@ class Measured:
         url: Its address.
         port: Its TCP port.
         process: Its number, None for a server that was there before.
+        data: Its directory, which goes with it; None likewise.
     """
 
     url: str
     port: int
     process: int | None
+    data: Path | None = None
 
     def usage(self) -> Usage:
         """Return what it uses now; nothing of a server that was there before."""
@@ -111,7 +113,7 @@ async def server(
         address = f"http://127.0.0.1:{port}"
         try:
             await _ready(address, process)
-            yield Measured(address, port, process.pid)
+            yield Measured(address, port, process.pid, Path(data))
         finally:
             if process.returncode is None:
                 process.terminate()
