@@ -24,8 +24,8 @@ from websockets.uri import parse_uri
 
 from transport.audio import Pcm, to_pcm16
 from transport.line import FRAME
-from voice.alarm import Alarm
 from voice.arrivals import StampedWire
+from voice.packet_timer import PacketTimer
 from voice.talker import AUDIBLE as AUDIBLE
 from voice.talker import BUFFER as BUFFER
 from voice.talker import GIVE_UP as GIVE_UP
@@ -127,13 +127,18 @@ class Caller(asyncio.Protocol):
         self._error = ""
         self._begin = 0.0
         self._held: deque[tuple[float, bytes]] = deque()
-        self._alarm = Alarm(self._tick, exact=exact)
+        self._timer = PacketTimer(self._tick, exact=exact)
         self._hung_up = False
 
     @property
     def turns(self) -> list[Turn]:
         """What happened, turn by turn."""
         return self.talker.turns
+
+    @property
+    def read_late(self) -> float:
+        """The longest that something waited for this process to read it; 0 if unknown."""
+        return self._wire.read_late if isinstance(self._wire, StampedWire) else 0.0
 
     # The wire.
 
@@ -145,7 +150,7 @@ class Caller(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the server has ended the call."""
-        self._alarm.close()
+        self._timer.close()
         if not self._hung_up:
             self.lost = self.lost or self._error or "the server closed the connection"
         self._finish()
@@ -172,7 +177,7 @@ class Caller(asyncio.Protocol):
             self._wire.close()
             return
         self._begin = now + 1.0 + self._offset
-        self._alarm.set(self._begin)
+        self._timer.set(self._begin)
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
@@ -182,7 +187,7 @@ class Caller(asyncio.Protocol):
     def hang_up(self) -> None:
         """End the call."""
         self._hung_up = True
-        self._alarm.close()
+        self._timer.close()
         self._wire.close()
 
     def _finish(self) -> None:
@@ -226,7 +231,7 @@ class Caller(asyncio.Protocol):
             self._finish()
         while self._held and self._held[0][0] <= now:
             self._wire.write(self._held.popleft()[1])
-        self._alarm.set(min(due, self._held[0][0]) if self._held else due)
+        self._timer.set(min(due, self._held[0][0]) if self._held else due)
 
     def _send(self, frame: bytes, due: float) -> None:
         if self.delay is None and not self._held:

@@ -18,7 +18,7 @@ NON_BLOCKING = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 """TFD_TIMER_ABSTIME, TFD_NONBLOCK and TFD_CLOEXEC of timerfd_create(2)."""
 
 SOON = 1e-6
-"""Seconds until an alarm that is due already: a time of zero would switch it off."""
+"""Seconds until a time that is past already: a time of zero would switch it off."""
 
 
 class Timespec(ctypes.Structure):
@@ -33,11 +33,11 @@ class Timing(ctypes.Structure):
     _fields_ = (("interval", Timespec), ("first", Timespec))
 
 
-class Alarm:
+class PacketTimer:
     """Calls back once at each time it is set to. For one event loop."""
 
     def __init__(self, ring: Callable[[], None], *, exact: bool = True) -> None:
-        """Call `ring` when it goes off; it may set the alarm again.
+        """Call `ring` when it goes off; it may set the timer again.
 
         Without `exact` the loop's own timers do, which costs less.
         """
