@@ -50,17 +50,24 @@ class Measured:
         url: Its address.
         port: Its TCP port.
         process: Its number, None for a server that was there before.
-        seen: Its number, None for one that runs elsewhere.
+        data: Its directory, which goes with it; None likewise.
     """
 
     url: str
     port: int
     process: int | None
-    seen: int | None = None
+    data: Path | None = None
 
     def usage(self) -> Usage:
         """Return what it uses now; nothing of a server that was there before."""
         return Usage(0.0, 0.0, 0) if self.process is None else usage(self.process)
+
+    @property
+    def seen(self) -> int | None:
+        """The process that listens there, None if it is not one of this machine."""
+        if self.process is not None:
+            return self.process
+        return listener(self.port) if httpx.URL(self.url).host in LOOPBACK else None
 
 
 class Meter:
@@ -159,7 +166,7 @@ async def server(
     if url:
         place = httpx.URL(url)
         port = place.port or (443 if place.scheme == "https" else 80)
-        yield Measured(url, port, None, listener(port) if place.host in LOOPBACK else None)
+        yield Measured(url, port, None)
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -179,7 +186,7 @@ async def server(
         address = f"http://127.0.0.1:{port}"
         try:
             await _ready(address, process)
-            yield Measured(address, port, process.pid, process.pid)
+            yield Measured(address, port, process.pid, Path(data))
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -1,5 +1,6 @@
 """The `voice` command."""
 
+import asyncio
 import math
 import sys
 from collections.abc import Coroutine
@@ -216,6 +217,12 @@ def bench(
     conditions = bench_calls.Conditions(
         reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
     )
+    if what == "trace":
+        from voice.bench_trace import COUNTS, trace
+
+        # On asyncio's own loop: uvloop does not tell when the kernel received a datagram.
+        asyncio.run(trace(conditions, calls or COUNTS, turns, transport, out))
+        return
     if transport == "webrtc":
         from voice.bench_webrtc import held
 

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from voice.bench_calls import faults
@@ -79,7 +79,7 @@ class _Held:
     """One call, and which of its turns were counted; the first never is."""
 
     caller: Caller
-    asked: float
+    refusals: list[Refusal]
     answered: int = 1
     over: int = 1
 
@@ -121,8 +121,16 @@ class WebSocketCrowd:
 
     async def add(self) -> None:
         """Place one more call."""
-        caller = Caller(self._address, self._plan, self._silent)
-        held = _Held(caller, monotonic())
+        asked = monotonic()
+        refusals: list[Refusal] = []
+
+        def heed(caller: Caller, event: Mapping[str, Any]) -> None:
+            if event.get("type") == "error" and "retry_after" in event:
+                after = monotonic() - asked
+                refusals.append(Refusal(str(event["code"]), after, float(event["retry_after"])))
+
+        caller = Caller(self._address, self._plan, self._silent, heed=heed)
+        held = _Held(caller, refusals)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(ASKED_WITHIN):
@@ -142,11 +150,8 @@ class WebSocketCrowd:
         for held in self._held:
             self._look(held, now, tally)
             caller = held.caller
-            if caller.refusal is not None:
-                after = caller.refused_at - held.asked
-                tally.refusals.append(
-                    Refusal(caller.refusal["code"], after, caller.refusal["retry_after"])
-                )
+            if caller.lost and held.refusals:
+                tally.refusals += held.refusals
             elif caller.lost:
                 tally.lost[caller.lost] += 1
         self._held = [held for held in self._held if not held.caller.lost]
@@ -158,8 +163,8 @@ class WebSocketCrowd:
             if turn.reply is None or turn.ended is None:
                 break
             held.answered += 1
-            if turn.early is None:
-                tally.gaps.append(turn.reply.first - turn.ended)
+            if turn.gap is not None:
+                tally.gaps.append(turn.gap)
         for turn in turns[held.over : -1]:
             held.over += 1
             if turn.reply is None:
