@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, process_time
@@ -137,10 +137,12 @@ def listener(port: int) -> int | None:
 
 
 def _open_files(process: int) -> set[str]:
-    try:
-        return {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir()}
-    except OSError:
-        return set()  # it has just ended, or is somebody else's
+    found = set()
+    with suppress(OSError):  # it has just ended, or is somebody else's
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):  # that one was just closed
+                found.add(str(file.readlink()))
+    return found
 
 
 def _lines(file: Path) -> list[str]:

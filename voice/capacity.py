@@ -142,7 +142,7 @@ class Tally:
         least = min(SURE, calls)
         slow, bad = self.slow(goal.budget), self.spoilt
         return (
-            bool(self.refusals or self.lost)
+            bool(self.lost)
             or slow >= max(least, (1 - goal.percentile / 100) * turns + 1)
             or bad >= max(least, goal.bad * turns + 1)
         )

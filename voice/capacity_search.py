@@ -30,8 +30,9 @@ ENOUGH = 120
 FEWEST = 3
 """Turns of each call in a run, at the least."""
 
-SETTLE = 5.0
-"""Seconds that calls go on, at most, before a run of theirs is measured."""
+SETTLE = 1.0
+"""Seconds beyond a period that calls go on before a run of theirs is measured: then all have had
+their first turn."""
 
 EMPTY_WITHIN = 15.0
 """Seconds in which a server is rid of calls that have hung up; it is measured again then."""
@@ -82,14 +83,12 @@ async def steady(
     goal: Goal,
     meter: Meter | None = None,
     look: Callable[[Crowd, Tally], None] = lambda crowd, tally: None,
-    *,
-    thorough: bool = False,
 ) -> Level:
     """Hold `count` fresh calls, each for about `turns` turns; return what they met.
 
     They join over one period and are measured when all have. Calls that are refused are not
     replaced: the level has those that were taken, and the refusals. `look` is called some times a
-    second with what came since. Ends early once `goal` is lost, unless it is to be `thorough`.
+    second with what came since. Ends early once `goal` is lost.
     """
     crowd = make()
     early, tally = Tally(), Tally()
@@ -104,7 +103,7 @@ async def steady(
             came = crowd.take()
             into.add(came)
             look(crowd, came)
-            if not thorough and into.failing(goal, turns * count, count):
+            if into.failing(goal, turns * count, count):
                 return True
         return False
 
@@ -115,7 +114,7 @@ async def steady(
 
     try:
         began = start()
-        if not await watch(spread + min(SETTLE, crowd.period), early):
+        if not await watch(spread + crowd.period + SETTLE, early):
             await joining
             tally.lost, tally.refusals = early.lost, early.refusals
             began = start()
@@ -178,9 +177,9 @@ class Search:
         return found
 
     async def _alone(self) -> tuple[Level, Verdict]:
-        turns = max(self._turns, FEWEST)
+        turns = self._turns_of(1)
         windows = math.ceil(math.log(self._most) / math.log(1 + SLOW))
-        left = self._period * (turns + windows) + self._runs_seconds(self._most, 3)
+        left = self._period * (1 + turns + windows) + self._runs_seconds(self._most, 3)
         self._say("one call alone", "then: calls are added until they are too many", left)
         alone = await steady(self._make, 1, turns, self._goal, self._meter, self._look)
         if self._relative and alone.p50 is not None and math.isfinite(alone.p50):
@@ -257,11 +256,11 @@ class Search:
 
     def _turns_of(self, count: int) -> int:
         """Return how many turns each call of a run has: the more calls, the fewer."""
-        return max(FEWEST, min(self._turns, math.ceil(ENOUGH / count)))
+        return min(self._turns, max(FEWEST, math.ceil(ENOUGH / count)))
 
     def _runs_seconds(self, count: int, runs: int) -> float:
         turns = self._turns_of(count)
-        return runs * (self._period * (1 + turns) + min(SETTLE, self._period) + 1.0)
+        return runs * (self._period * (2 + turns) + SETTLE + 1.0)
 
     # The server.
 
@@ -303,7 +302,7 @@ class Search:
         status.left = max(0.0, status.left - LOOK)
         status.calls = crowd.calls
         self._latest.extend((now, gap) for gap in tally.gaps)
-        while self._latest and now - self._latest[0][0] > max(crowd.period, SETTLE):
+        while self._latest and now - self._latest[0][0] > crowd.period:
             self._latest.popleft()
         if gaps := [gap for _, gap in self._latest]:
             status.p50 = percentile(gaps, 50)

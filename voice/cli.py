@@ -157,27 +157,30 @@ def bench(
     model: Annotated[str, typer.Option(help="With --engine: the model's directory.")] = "",
     find_capacity: Annotated[
         bool,
-        typer.Option("--find-capacity", help="How many calls hold the budget, its knee and cost."),
+        typer.Option("--find-capacity", help="How many calls hold the budget, the knee, the cost."),
     ] = False,
     budget: Annotated[
-        float, typer.Option(help="With --find-capacity: seconds of voice-to-voice.")
-    ] = 0.8,
+        float | None,
+        typer.Option(help="With --find-capacity: seconds of voice-to-voice (budget.total: 0.8)."),
+    ] = None,
     percentile: Annotated[
-        float, typer.Option(help="With --find-capacity: of how many turns in a hundred.")
-    ] = 95.0,
+        float | None,
+        typer.Option(help="With --find-capacity: of a hundred turns (budget.percentile: 95)."),
+    ] = None,
     most: Annotated[int, typer.Option(help="With --find-capacity: the most calls to try.")] = 500,
     period: Annotated[
         float,
         typer.Option(
-            help="With --find-capacity: seconds from one utterance of a caller to its next, 0 for "
-            "5.22 with bench and 15 else."
+            help="With --find-capacity: seconds from one utterance of a caller to its next; "
+            "0: 5.22 with bench, else 15."
         ),
     ] = 0.0,
     cost_per_hour: Annotated[
-        float, typer.Option(help="With --find-capacity: price of what the server runs on.")
-    ] = 0.0,
+        float | None,
+        typer.Option(help="With --find-capacity: price of what the server runs on."),
+    ] = None,
     only_json: Annotated[
-        bool, typer.Option("--json", help="With --find-capacity: the line of JSON alone.")
+        bool, typer.Option("--json", help="With --find-capacity: print the line of JSON alone.")
     ] = False,
 ) -> None:
     """Measure voice-to-voice latency from the waveforms; prints one JSON line a run."""
@@ -189,23 +192,23 @@ def bench(
         _run(compare(engine, model, calls or [8], turns, out))
         return
     if find_capacity or (profile == "bench" and what == "capacity"):
-        from voice import bench_calls
-        from voice.capacity import Goal
-        from voice.find_capacity import Inquiry, find
+        from voice.bench_calls import Conditions
+        from voice.find_capacity import Inquiry, asked, find
 
+        goal, per_hour = asked(budget, percentile, cost_per_hour)
         inquiry = Inquiry(
-            goal=Goal(budget=budget, percentile=percentile) if find_capacity else None,
+            goal=goal if find_capacity else None,
             transport=transport,
             url=url,
             key=key,
             profile=profile,
-            conditions=bench_calls.Conditions(
+            conditions=Conditions(
                 reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
             ),
             period=period,
             turns=turns,
             most=most,
-            per_hour=cost_per_hour,
+            per_hour=per_hour,
         )
         _run(find(inquiry, err, out, only_json=only_json))
         return

@@ -33,14 +33,14 @@ from voice.capacity_search import Make, Search
 from voice.capacity_view import View
 from voice.crowd import WebSocketCrowd
 from voice.found import Found
-from voice.settings import LOOPBACK, PROFILES
+from voice.settings import LOOPBACK, PROFILES, from_process
 
 GREETING = 4.0
 """Seconds in which a server with an agent of its own may greet a caller, who then begins."""
 
 PERIOD = 5.22
-"""Seconds from one utterance of a caller to its next where replies are known to fit in between: as in
-the comparison with other servers."""
+"""Seconds from one utterance of a caller to its next where replies are known to fit in between, as
+in the comparison with other servers."""
 
 MOST = 500
 """Calls at which a search ends that found no limit, where nothing else is said."""
@@ -117,6 +117,18 @@ class Inquiry:
         return real_engines() if self.profile == "bench" and not self.url else {}
 
 
+def asked(
+    budget: float | None, percentile: float | None, per_hour: float | None
+) -> tuple[Goal, float]:
+    """Return the goal and the price as given, else as the settings of this process have them."""
+    settings = from_process({}).settings
+    goal = Goal(
+        budget=settings.budget.total if budget is None else budget,
+        percentile=settings.budget.percentile if percentile is None else percentile,
+    )
+    return goal, settings.cost_per_hour if per_hour is None else per_hour
+
+
 async def find(inquiry: Inquiry, console: Console, out: Console, *, only_json: bool) -> Found:
     """Search, showing it on `console`; print the result on `out`, one line of JSON at the end.
 
@@ -161,7 +173,10 @@ def _settings(inquiry: Inquiry) -> dict[str, Any]:
     settings: dict[str, Any] = {"profile": inquiry.profile}
     if inquiry.profile == "bench":
         settings = inquiry.conditions.settings()
-    settings["max_calls"] = inquiry.most + 1
+    settings |= {"max_calls": inquiry.most + 1, "admission": False}  # nothing but what it can bear
+    if inquiry.goal is not None:
+        settings["budget.total"] = inquiry.goal.budget
+        settings["budget.percentile"] = inquiry.goal.percentile
     if inquiry.key:
         settings["key"] = inquiry.key
     if inquiry.reply is None:

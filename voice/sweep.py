@@ -71,12 +71,16 @@ class Ramp:
     def receive(self, tally: Tally) -> bool:
         """Take what callers met since; return whether it is enough to end the window, and all."""
         self._window.add(tally)
-        return self._window.failing(self.goal, self.calls, self.calls)
+        return self._over(self.calls)
+
+    def _over(self, turns: int) -> bool:
+        window = self._window
+        return bool(window.refusals) or window.failing(self.goal, turns, self.calls)
 
     def close(self, going: int, seconds: float, used: Used | None) -> Level:
         """End the window with `going` calls; return what it gave."""
         window = self._window
-        if window.failing(self.goal, max(window.turns, self.calls), self.calls):
+        if self._over(max(window.turns, self.calls)):
             self.failed, self.calls = self.calls, going
         else:
             self.calls = self.passed = going
