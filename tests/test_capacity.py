@@ -113,7 +113,7 @@ def test_what_was_found_is_said_number_first() -> None:
         "there: p50 320 ms, p95 520 ms, 0 bad of 300 turns; one call alone: p50 300 ms",
         "limit: latency; 115 calls: p95 850 ms > 800 ms",
         "knee: p95 begins to bend at about 100 calls",
-        "server: 97.0 % of a core of 1, 0.882 % a call; 160.0 MB, 0.5 MB a call",
+        "server: 97.0 % of a core (it may use 1), 0.882 % a call; 160.0 MB, 0.5 MB a call",
         "cost: 0.5291 core-seconds a call-minute",
         "cost: 6.06e-06 a call-minute, at 0.04 an hour for what the server runs on",
     ]
@@ -159,7 +159,7 @@ def test_nothing_that_passed_is_zero_calls() -> None:
     result.take(alone, judge(alone, GOAL))
     assert result.sentences()[:2] == [
         "0 calls at p95 ≤ 800 ms",
-        "limit: latency; 1 calls: p95 900 ms > 800 ms",
+        "limit: latency; 1 call: p95 900 ms > 800 ms",
     ]
     assert result.row()["limit"] == "latency"
 

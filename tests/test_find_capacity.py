@@ -18,8 +18,10 @@ from voice.callers import Plan, noisy, white
 from voice.capacity import Goal, Level, Verdict
 from voice.capacity_search import Search, Status, Watcher, steady
 from voice.crowd import WebSocketCrowd
+from voice.crowd_webrtc import WebRtcCrowd
 from voice.find_capacity import Inquiry, find
 from voice.settings import load
+from voice.webrtc_callers import make_loop
 
 from helpers import Running, running, voiced
 
@@ -195,3 +197,16 @@ async def test_the_result_is_one_line_of_json_and_the_progress_is_elsewhere(tmp_
     assert (row["what"], row["calls"], row["limit"]) == ("capacity", 1, "most")
     assert row["transport"] == "websocket"
     assert "one call alone" in progress.getvalue()
+
+
+async def test_over_webrtc_calls_are_measured_and_refusals_are_known(tmp_path: Path) -> None:
+    loop = make_loop(voiced(0.8), 16_000, REPLY)
+    async with stubbed(tmp_path, max_calls=1) as live:
+        level = await steady(
+            lambda: WebRtcCrowd(live.url, loop, reply=REPLY), 2, 1, Goal(budget=5.0)
+        )
+    assert (level.calls, level.lost) == (1, {})
+    assert [(refusal.code, refusal.retry_after) for refusal in level.refusals] == [("busy", 5.0)]
+    assert level.turns >= 1
+    assert level.p50 is not None
+    assert 0.15 < level.p50 < 5.0

@@ -30,10 +30,6 @@ ENOUGH = 120
 FEWEST = 3
 """Turns of each call in a run, at the least."""
 
-SETTLE = 1.0
-"""Seconds beyond a period that calls go on before a run of theirs is measured: then all have had
-their first turn."""
-
 EMPTY_WITHIN = 15.0
 """Seconds in which a server is rid of calls that have hung up; it is measured again then."""
 
@@ -114,7 +110,7 @@ async def steady(
 
     try:
         began = start()
-        if not await watch(spread + crowd.period + SETTLE, early):
+        if not await watch(spread + crowd.settle, early):
             await joining
             tally.lost, tally.refusals = early.lost, early.refusals
             began = start()
@@ -205,7 +201,8 @@ class Search:
                 self._watcher.take(measured, verdict)
         finally:
             await crowd.hang_up()
-        await self._check(f"with {ramp.calls} calls going on; {ramp.passed} had gone well")
+        tried = ramp.failed or ramp.calls
+        await self._check(f"with {tried} calls going on; {ramp.passed} had gone well")
         return ramp
 
     async def _window(self, crowd: Crowd, ramp: Ramp, more: int) -> Level:
@@ -230,6 +227,7 @@ class Search:
         """Find the limit by runs of fresh calls."""
         sweep = Sweep(ramp.passed, ramp.failed, self._most)
         sweep.record(1, True)
+        doubted: set[int] = set()
         while (count := sweep.next()) is not None:
             await self._empty()
             self._say(
@@ -240,6 +238,9 @@ class Search:
             turns = self._turns_of(count)
             measured = await steady(self._make, count, turns, self._goal, self._meter, self._look)
             verdict = await self._judged(measured)
+            if verdict.limit in ("callers", "others") and count not in doubted:
+                doubted.add(count)  # it was not the server: once more
+                continue
             sweep.record(count, verdict.passed)
             if measured.refusals and measured.calls:
                 taken = replace(measured, refusals=())
@@ -260,7 +261,7 @@ class Search:
 
     def _runs_seconds(self, count: int, runs: int) -> float:
         turns = self._turns_of(count)
-        return runs * (self._period * (2 + turns) + SETTLE + 1.0)
+        return runs * (self._period * (2 + turns) + 2.0)
 
     # The server.
 

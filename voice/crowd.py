@@ -16,6 +16,9 @@ from voice.capacity import Refusal, Tally
 LOOK = 0.01
 """Seconds between two looks at how late this process is."""
 
+BEGIN = 1.0
+"""Seconds of silence with which every call begins."""
+
 ASKED_WITHIN = 10.0
 """Seconds that a server may take to accept a connection."""
 
@@ -28,9 +31,12 @@ class Crowd(Protocol):
 
     Attributes:
         period: Seconds from one utterance of a caller to its next.
+        settle: Seconds from a call's begin until no more of its first turn, which does not count,
+            is to be told.
     """
 
     period: float
+    settle: float
 
     @property
     def calls(self) -> int:
@@ -101,7 +107,7 @@ class WebSocketCrowd:
         `reply` is how many seconds every reply lasts, where that is known; a caller says nothing
         for the first `silent` seconds, in which a server may greet it.
         """
-        self.period = plan.period
+        self.period, self.settle = plan.period, BEGIN + silent + plan.period
         self._plan, self._reply, self._silent = plan, reply, silent
         place = urlsplit(url)
         self._secure = place.scheme == "https"

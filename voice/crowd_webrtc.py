@@ -8,16 +8,13 @@ import httpx
 
 from transport.line import FRAME
 from voice.capacity import Refusal, Tally
-from voice.crowd import Pulse, refusal
+from voice.crowd import BEGIN, Pulse, refusal
 from voice.webrtc_callers import Caller, Loop, Pump
 
 NAMES = {"no_reply": "unanswered", "talked_over": "talked over", "short": "in part"} | {
     "underrun": "underruns"
 }
 """Faults that these callers call otherwise than verdicts do."""
-
-SILENT = 50
-"""Frames of silence with which a call begins."""
 
 AT_ONCE = 8
 """Calls that are set up at the same time; each costs both ends tens of milliseconds."""
@@ -42,6 +39,7 @@ class WebRtcCrowd:
         `reply` is how many seconds every reply lasts, 0 where that is not known.
         """
         self.period = len(loop.payloads) * FRAME
+        self.settle = BEGIN + 1.5 * self.period  # a turn is told when the next begins
         self._url, self._loop, self._reply = url.rstrip("/"), loop, reply
         headers = {"Content-Type": "application/sdp"}
         if key:
@@ -77,7 +75,7 @@ class WebRtcCrowd:
                     await held.caller.close()
         if held in self._held:
             self._pump.add(held.caller, number)
-            held.caller.speak_after(SILENT)
+            held.caller.speak_after(round(BEGIN / FRAME))
 
     async def _post(self, offer: str) -> str:
         asked = monotonic()

@@ -169,7 +169,7 @@ class Found:
         """Return it in words, the number first."""
         best, failed = self.best, self.failed
         within = f"p{self.goal.percentile:g} ≤ {_ms(self.goal.budget):.0f} ms"
-        said = [f"{self.calls} calls at {within}"]
+        said = [f"{_calls(self.calls)} at {within}"]
         if best is not None:
             bad = sum(best.bad.values())
             said.append(
@@ -178,14 +178,14 @@ class Found:
             )
         if failed is not None:
             said.append(
-                f"limit: {LIMITS[failed[1].limit]}; {failed[0].calls} calls: {failed[1].reason}"
+                f"limit: {LIMITS[failed[1].limit]}; {_calls(failed[0].calls)}: {failed[1].reason}"
             )
         elif best is not None:
             said.append(f"limit: not found, {LIMITS['']}")
         bend = self.knee
         name = f"p{self.goal.percentile:g}"
         said.append(
-            f"knee: {name} begins to bend at about {bend} calls"
+            f"knee: {name} begins to bend at about {_calls(bend)}"
             if bend is not None
             else f"knee: none, {name} does not bend in what was measured"
         )
@@ -198,7 +198,7 @@ class Found:
         if best.used is not None:
             each = f", {cost['memory_mb_per_call']} MB a call" * ("memory_mb_per_call" in cost)
             said.append(
-                f"server: {cost['cpu_percent']} % of a core of {best.used.of}, "
+                f"server: {cost['cpu_percent']} % of a core (it may use {best.used.of}), "
                 f"{cost['cpu_percent_per_call']} % a call; {cost['memory_mb']} MB{each}"
             )
             said.append(f"cost: {cost['core_seconds_per_call_minute']} core-seconds a call-minute")
@@ -210,6 +210,10 @@ class Found:
                 "what the server runs on"
             )
         return said
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
 
 
 def _ms(seconds: float | None) -> float | None:
