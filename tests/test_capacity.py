@@ -115,7 +115,7 @@ def test_what_was_found_is_said_number_first() -> None:
         "knee: p95 begins to bend at about 100 calls",
         "server: 97.0 % of a core (it may use 1), 0.882 % a call; 160.0 MB, 0.5 MB a call",
         "cost: 0.5291 core-seconds a call-minute",
-        "cost: 6.06e-06 a call-minute, at 0.04 an hour for what the server runs on",
+        "cost: 0.00000606 a call-minute, at 0.04 an hour for what the server runs on",
     ]
 
 

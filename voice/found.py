@@ -205,9 +205,9 @@ class Found:
         else:
             said.append("server: its CPU and memory cannot be seen from here")
         if per_hour:
+            each = _decimal(cost["cost_per_call_minute"])
             said.append(
-                f"cost: {cost['cost_per_call_minute']} a call-minute, at {per_hour:g} an hour for "
-                "what the server runs on"
+                f"cost: {each} a call-minute, at {per_hour:g} an hour for what the server runs on"
             )
         return said
 
@@ -223,6 +223,11 @@ def _ms(seconds: float | None) -> float | None:
 
 def _spell(seconds: float | None) -> str:
     return "none" if (ms := _ms(seconds)) is None else f"{ms:.0f} ms"
+
+
+def _decimal(value: float) -> str:
+    """Return a small number without an exponent."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
 
 
 def _significant(value: float) -> float:

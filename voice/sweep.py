@@ -144,7 +144,7 @@ class Sweep:
     @property
     def step(self) -> int:
         """Calls to which the limit is found."""
-        return max(1, round(FINE * (self.passed if self.failed is not None else self.first)))
+        return max(1, round(FINE * self.passed))
 
     def record(self, count: int, passed: bool) -> None:
         """Take one result."""
@@ -155,8 +155,12 @@ class Sweep:
 
     def runs_left(self) -> int:
         """Return about how many runs are still to come."""
-        low = max(self.passed, self.first) if self.failed is None else self.passed
-        high = self.failed or self.beyond or math.ceil(low * (1 + BEYOND))
-        sure = (self.passed < self.first) + (self.failed is None and low < self.most)
-        wide = max(1.0, (high - low) / self.step)
-        return max(0, math.ceil(math.log2(wide))) + sure
+        if self.failed is None:
+            low = max(self.passed, self.first)
+            high = self.beyond or math.ceil(low * (1 + BEYOND))
+            sure = (self.passed < self.first) + (low < self.most)
+        else:
+            high, sure = self.failed, 0
+            low = max(self.passed, math.floor(high / (1 + BEYOND)))
+        step = max(1, round(FINE * low))
+        return sure + max(0, math.ceil(math.log2(max(1.0, (high - low) / step))))
