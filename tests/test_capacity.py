@@ -128,6 +128,17 @@ def test_what_was_found_is_a_row_for_machines() -> None:
     assert "cost_per_call_minute" not in row
 
 
+def test_a_limit_that_is_not_the_servers_makes_the_number_a_least_one() -> None:
+    shared = measured(calls=115, tail=1.6, used=Used(0.5, 1, 160.0, 0.5))
+    result = found(*RAMP, (BEST, Verdict(True)), (shared, judge(shared, GOAL)))
+    assert result.sentences()[0] == "at least 110 calls at p95 ≤ 800 ms"
+    assert "limit: something else on the server's cores, not the server; 115 calls" in str(
+        result.sentences()
+    )
+    assert (115.0, 1.6) not in result.points  # it says nothing of where the server bends
+    assert result.row()["at_least"]
+
+
 def test_only_a_run_of_its_own_makes_a_number() -> None:
     assert found(*RAMP).calls == 1
 
@@ -147,6 +158,7 @@ def test_a_limit_by_admission_is_said_with_its_answer() -> None:
 def test_a_server_that_cannot_be_seen_costs_what_it_is_said_to() -> None:
     result = found((measured(calls=20), Verdict(True)), idle=None)
     said = result.sentences(per_hour=3.0)
+    assert said[0] == "at least 20 calls at p95 ≤ 800 ms"
     assert "limit: not found, nothing was too much up to --most" in said
     assert "knee: none, p95 does not bend in what was measured" in said
     assert "server: its CPU and memory cannot be seen from here" in said

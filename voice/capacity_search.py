@@ -18,7 +18,7 @@ from latency.trace import percentile
 from voice.bench_server import Measured, Meter
 from voice.capacity import Goal, Level, Tally, Used, Verdict, judge, level
 from voice.crowd import Crowd, join
-from voice.found import Found
+from voice.found import NOT_THE_SERVER, Found
 from voice.sweep import SLOW, Ramp, Sweep
 
 LOOK = 0.25
@@ -238,7 +238,7 @@ class Search:
             turns = self._turns_of(count)
             measured = await steady(self._make, count, turns, self._goal, self._meter, self._look)
             verdict = await self._judged(measured)
-            if verdict.limit in ("callers", "others") and count not in doubted:
+            if verdict.limit in NOT_THE_SERVER and count not in doubted:
                 doubted.add(count)  # it was not the server: once more
                 continue
             sweep.record(count, verdict.passed)

@@ -27,6 +27,10 @@ LIMITS: Mapping[str, str] = {
 """What limits, in words."""
 
 
+NOT_THE_SERVER = ("callers", "others")
+"""Limits that say nothing about the server."""
+
+
 @dataclass(slots=True)
 class Found:
     """How many calls a server carries, as far as is known.
@@ -81,6 +85,11 @@ class Found:
         return self.failed[1].limit if self.failed is not None else ""
 
     @property
+    def at_least(self) -> bool:
+        """Whether the server may bear more: what ended the search was not its own doing."""
+        return self.limit in ("", *NOT_THE_SERVER) and self.best is not None
+
+    @property
     def knee(self) -> int | None:
         """Calls from which latency bends upwards, None if it does not."""
         bend = knee(self.points, CEILING * self.goal.budget)
@@ -88,11 +97,11 @@ class Found:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """Calls and the goal's percentile in seconds, of all that was measured."""
+        """Calls and the goal's percentile in seconds, of all that tells of the server."""
         return [
             (float(measured.calls), measured.tail)
-            for measured, _ in self.levels
-            if measured.tail is not None
+            for measured, verdict in self.levels
+            if measured.tail is not None and verdict.limit not in NOT_THE_SERVER
         ]
 
     @property
@@ -116,6 +125,7 @@ class Found:
         row: dict[str, Any] = {
             "what": "capacity",
             "calls": self.calls,
+            "at_least": self.at_least,
             "budget_ms": _ms(self.goal.budget),
             "budget": "one call's median + 250 ms" if self.relative else "given",
             "percentile": self.goal.percentile,
@@ -169,7 +179,7 @@ class Found:
         """Return it in words, the number first."""
         best, failed = self.best, self.failed
         within = f"p{self.goal.percentile:g} ≤ {_ms(self.goal.budget):.0f} ms"
-        said = [f"{_calls(self.calls)} at {within}"]
+        said = [f"{'at least ' * self.at_least}{_calls(self.calls)} at {within}"]
         if best is not None:
             bad = sum(best.bad.values())
             said.append(
