@@ -26,10 +26,12 @@ def measured(**given: Any) -> Level:
         ({"tail": 0.81}, "latency", "p95 810 ms > 800 ms"),
         ({"tail": inf, "bad": {"unanswered": 20}}, "unanswered", "20 turns were not answered"),
         ({"tail": None, "p50": None}, "unanswered", "no turn was answered"),
-        ({"spoilt": 0.02, "bad": {"underruns": 6}}, "", ""),
-        ({"spoilt": 0.03, "bad": {"underruns": 9}}, "underruns", "3.0 % of 300 turns bad"),
+        ({"spoilt": 6, "bad": {"underruns": 6}}, "", ""),
+        ({"spoilt": 7, "bad": {"underruns": 7}}, "underruns", "7 of 300 turns bad (at most 2 %)"),
+        ({"turns": 5, "spoilt": 1, "bad": {"underruns": 1}}, "", ""),
+        ({"turns": 5, "spoilt": 2, "bad": {"underruns": 2}}, "underruns", "2 of 5 turns bad"),
         (
-            {"spoilt": 0.1, "bad": {"talked over": 28, "in part": 2}},
+            {"spoilt": 30, "bad": {"talked over": 28, "in part": 2}},
             "talked over",
             "28 talked over",
         ),
@@ -78,7 +80,7 @@ def test_a_level_counts_turns_that_nobody_answered_and_those_that_wait_too_long(
     tally.add(Tally(waiting=[0.5, 1.5], late=[0.001] * 19 + [0.02]))
     got = level(tally, GOAL, 10, 5.0, None, steady=True)
     assert (got.turns, got.p50, got.tail) == (20, 0.3, 1.5)
-    assert (got.bad, got.spoilt, got.late) == ({"unanswered": 1}, 1 / 19, 0.001)
+    assert (got.bad, got.spoilt, got.late) == ({"unanswered": 1}, 1, 0.001)
 
 
 def found(*levels: tuple[Level, Verdict], idle: float | None = 100.0) -> Found:

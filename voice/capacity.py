@@ -16,6 +16,9 @@ from latency.trace import percentile
 BAD = 0.02
 """Share of turns that may be bad."""
 
+CHANCE = 1
+"""Bad turns that prove nothing, however few turns there are."""
+
 SLOWER = 0.25
 """Seconds by which the 95th percentile of many calls may be slower than one call's median: the
 rule of the comparison with other servers (`Goal.beside`)."""
@@ -144,7 +147,7 @@ class Tally:
         return (
             bool(self.lost)
             or slow >= max(least, (1 - goal.percentile / 100) * turns + 1)
-            or bad >= max(least, goal.bad * turns + 1)
+            or bad > max(least - 1, CHANCE, goal.bad * turns)
         )
 
 
@@ -181,7 +184,7 @@ class Level:
             without any.
         tail: The same at the goal's percentile.
         bad: Turns with a fault, by the fault.
-        spoilt: Share of turns with any.
+        spoilt: Turns with any.
         lost: Calls that ended by themselves, by the reason.
         refusals: Calls that were not taken.
         late: How late the callers were, in seconds, at the goal's percentile.
@@ -195,7 +198,7 @@ class Level:
     p50: float | None
     tail: float | None
     bad: Mapping[str, int] = field(default_factory=dict)
-    spoilt: float = 0.0
+    spoilt: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
     refusals: Sequence[Refusal] = ()
     late: float = 0.0
@@ -218,7 +221,7 @@ def level(
         p50=percentile(gaps, 50) if gaps else None,
         tail=percentile(gaps, goal.percentile) if gaps else None,
         bad=dict(tally.bad),
-        spoilt=tally.spoilt / max(tally.turns, 1),
+        spoilt=tally.spoilt,
         lost=dict(tally.lost),
         refusals=tuple(tally.refusals),
         late=percentile(tally.late, goal.percentile) if tally.late else 0.0,
@@ -267,9 +270,9 @@ def _trouble(measured: Level, goal: Goal) -> tuple[Limit, str]:
         if math.isinf(measured.tail):
             return "unanswered", f"{measured.bad.get('unanswered', 0)} turns were not answered"
         return "latency", f"{name} {_ms(measured.tail)} > {_ms(goal.budget)}"
-    if measured.spoilt > goal.bad:
+    if measured.spoilt > max(CHANCE, goal.bad * measured.turns):
         worst = max(FAULTS, key=lambda fault: measured.bad.get(fault, 0))
-        share = f"{100 * measured.spoilt:.1f} % of {measured.turns} turns bad"
+        share = f"{measured.spoilt} of {measured.turns} turns bad"
         kinds = ", ".join(f"{count} {fault}" for fault, count in measured.bad.items())
         return worst, f"{share} (at most {100 * goal.bad:g} %): {kinds}"
     return "", ""

@@ -30,6 +30,9 @@ ENOUGH = 120
 FEWEST = 3
 """Turns of each call in a run, at the least."""
 
+TRIES = 2
+"""Times that a number is tried where it is not the server that fails."""
+
 EMPTY_WITHIN = 15.0
 """Seconds in which a server is rid of calls that have hung up; it is measured again then."""
 
@@ -177,10 +180,7 @@ class Search:
         windows = math.ceil(math.log(self._most) / math.log(1 + SLOW))
         left = self._period * (1 + turns + windows) + self._runs_seconds(self._most, 3)
         self._say("one call alone", "then: calls are added until they are too many", left)
-        alone = await steady(self._make, 1, turns, self._goal, self._meter, self._look)
-        if self._relative and alone.p50 is not None and math.isfinite(alone.p50):
-            self._goal = Goal.beside(alone.p50)
-        return alone, await self._judged(alone)
+        return await self._run(1)
 
     async def _ramp(self, alone: Level, found: Found) -> Ramp:
         """Add calls until they are too many."""
@@ -227,20 +227,13 @@ class Search:
         """Find the limit by runs of fresh calls."""
         sweep = Sweep(ramp.passed, ramp.failed, self._most)
         sweep.record(1, True)
-        doubted: set[int] = set()
         while (count := sweep.next()) is not None:
-            await self._empty()
             self._say(
                 f"a run of {count} fresh calls",
                 f"known: {sweep.passed} passes, {sweep.failed or 'nothing'} fails",
                 self._runs_seconds(count, sweep.runs_left()),
             )
-            turns = self._turns_of(count)
-            measured = await steady(self._make, count, turns, self._goal, self._meter, self._look)
-            verdict = await self._judged(measured)
-            if verdict.limit in NOT_THE_SERVER and count not in doubted:
-                doubted.add(count)  # it was not the server: once more
-                continue
+            measured, verdict = await self._run(count)
             sweep.record(count, verdict.passed)
             if measured.refusals and measured.calls:
                 taken = replace(measured, refusals=())
@@ -248,12 +241,21 @@ class Search:
                 found.take(taken, judge(taken, self._goal))
             found.take(replace(measured, calls=count), verdict)
 
-    async def _judged(self, measured: Level) -> Verdict:
-        verdict = judge(measured, self._goal)
-        self._watcher.take(measured, verdict)
-        if verdict.limit in ("lost", "unanswered"):
-            await self._check(f"with {measured.calls} calls going on")
-        return verdict
+    async def _run(self, count: int) -> tuple[Level, Verdict]:
+        """Hold `count` fresh calls; once more if it was not the server that failed."""
+        for _ in range(TRIES):
+            await self._empty()
+            turns = self._turns_of(count)
+            measured = await steady(self._make, count, turns, self._goal, self._meter, self._look)
+            if self._relative and count == 1 and measured.p50 and math.isfinite(measured.p50):
+                self._goal = Goal.beside(measured.p50)
+            verdict = judge(measured, self._goal)
+            self._watcher.take(measured, verdict)
+            if measured.lost or measured.tail is None or math.isinf(measured.tail):
+                await self._check(f"with {measured.calls} calls going on")
+            if verdict.limit not in NOT_THE_SERVER:
+                break
+        return measured, verdict
 
     def _turns_of(self, count: int) -> int:
         """Return how many turns each call of a run has: the more calls, the fewer."""

@@ -95,7 +95,7 @@ class View(Watcher):
         self._points: list[tuple[float, float, bool]] = []
         self._lines: deque[str] = deque(maxlen=5)
         self._live = (
-            Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
+            Live(console=console, refresh_per_second=4, get_renderable=self._drawn)
             if console.is_terminal
             else None
         )
