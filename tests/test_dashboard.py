@@ -509,12 +509,15 @@ async def test_turns_of_real_calls_are_drawn_as_they_end(page: Page, tmp_path: P
         records = {one["seq"]: one for one in up.server.steering.snapshot(0)["records"]}
         drawn = await page.run("""[...document.querySelectorAll('.turn')].map((row) => [
             +row.dataset.seq, row.querySelector('.total').textContent,
-            row.querySelector('.number').textContent, row.querySelector('.call').textContent])""")
-        for seq, total, number, name in drawn:
+            row.querySelector('.number').textContent, row.querySelector('.call').textContent,
+            row.querySelector('.blame').textContent])""")
+        said = await page.run("import('./stages.js').then(({ STAGES }) => [...STAGES])")
+        for seq, total, number, name, blame in drawn:
             of = records[seq]
-            assert (total, number) == (f"{of['total'] * 1000:.0f}", str(of["turn"]))
+            assert abs(int(total) - of["total"] * 1000) < 0.51
+            assert (number, blame) == (str(of["turn"]), dict(said)[of["over"]])
             assert of["call"].endswith(name)
-        assert await words(page, ".turn .blame") == ["thinking"] * 6
+        assert "thinking" in await words(page, ".turn .blame")
         (tmp_path / "real.png").write_bytes(await page.look(1440, 1000))
         assert page.errors == []
 
