@@ -114,6 +114,7 @@ class Turn:
         early: When sound of the agent came last while the caller spoke.
         silent: When the last speech sample was spoken, by the microphone's clock.
         said: Which of the plan's utterances it was.
+        late: The longest that one of its frames was sent after it was due, in seconds.
     """
 
     number: int
@@ -124,6 +125,7 @@ class Turn:
     early: float | None = None
     silent: float | None = None
     said: int = 0
+    late: float = 0.0
 
     @property
     def gap(self) -> float | None:
@@ -166,6 +168,8 @@ class Talker:
             self.turns.append(Turn(number, now, interrupting=interrupting, said=said))
             self.done = len(self.turns) > plan.turns
         turn = self.turns[-1]
+        if turn.reply is None:
+            turn.late = max(turn.late, now - due)
         speech = plan.speech[turn.said]
         position = self.sent - self._base
         self.sent += 1
