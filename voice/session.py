@@ -94,7 +94,7 @@ class Session:
         )
         self._echo = EchoGuard()
         self._recording = Recording(
-            name, line.transport, note, self.tell, crew.late, crew.at_fault, settings.trace
+            name, line, note, self.tell, crew.late, crew.at_fault, settings.trace
         )
         self._replies = Replies(
             self,
