@@ -12,6 +12,7 @@ import pytest
 
 from voice import stubs
 from voice.arrivals import StampedDatagrams, StampedWire, received, stamp
+from voice.bench_cost import summary
 from voice.bench_trace import placed
 from voice.closing import Comparison, hold_against
 from voice.loop_figures import Span, back_after, guard_rails, table_row
@@ -313,6 +314,12 @@ def test_a_run_is_a_row_of_the_table() -> None:
     shown = table_row(row)
     assert "| never |" in shown
     assert "turn.speculation_lead 0.1 → 0.2 | yes | 1.0% / 0.0% / 20%" in shown
+
+
+def test_a_cost_is_that_of_pairs() -> None:
+    row = summary([(1.02, 1.0), (2.02, 2.0), (1.5, 1.0)])
+    assert row["more_percent_median"] == 2.0
+    assert (row["more_percent_least"], row["more_percent_most"]) == (1.0, 50.0)
 
 
 # The engines that can be disturbed.

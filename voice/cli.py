@@ -190,6 +190,11 @@ def bench(
         count = (calls or [40])[0]
         _run(loop(disturb.split(","), tuner.split(","), start, reply, count, transport, out))
         return
+    if what == "cost":
+        from voice.bench_cost import CALLS, ROUNDS, cost
+
+        _run(cost(conditions, (calls or [CALLS])[0], turns, ROUNDS, out))
+        return
     if what == "trace":
         from voice.bench_trace import COUNTS, trace
 
