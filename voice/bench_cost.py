@@ -1,4 +1,4 @@
-"""`voice bench --profile bench --what cost`: what tracing and tuning take of a call's processor time.
+"""`voice bench --profile bench --what cost`: what tracing and tuning take of a processor.
 
 Two servers that differ in nothing else are measured in turn, on, off, off, on, so that what
 drifts on the machine meanwhile weighs on both alike. Each pair is one comparison.
@@ -41,7 +41,7 @@ async def cost(
             row = {"what": "cost", "round": number + 1, "on": on, "calls": count}
             print_row(console, row | {"cpu_seconds_per_call_minute": round(used, 4)})
         for first, second in (seen[:2], seen[2:]):
-            both = dict([first, second])
+            both = dict((first, second))
             pairs.append((both[True], both[False]))
     print_row(console, summary(pairs) | {"calls": count} | conditions.described() | machine())
 
@@ -72,7 +72,7 @@ async def _used(
     """Return processor seconds that a server takes for a minute of one call."""
     said, silence = await speech(conditions, UTTERANCES[:1])
     plan = Plan(speech=said, silence=silence, turns=turns + 1)
-    given = conditions.settings() | settings
+    given = {**conditions.settings(), **settings}
     async with bench_server.server(settings=given, cores=bench_server.apart()[0]) as server:
         begun: list[tuple[float, float]] = []
         await asyncio.sleep(1)
