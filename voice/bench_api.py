@@ -4,7 +4,6 @@ Its engines take fixed times; here they change, so that one can see what becomes
 """
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -40,15 +39,6 @@ def add(app: FastAPI, server: Server) -> None:
 
 
 def _loop(server: Server) -> dict[str, Any]:
-    """Return what the control loop has done, where there is one."""
-    steering = getattr(server, "steering", None)
-    tuner = getattr(steering, "tuner", None)
-    if tuner is None:
-        return {}
-    return {
-        "tuner": {
-            "state": tuner.state,
-            "values": tuner.values,
-            "moves": [asdict(move) for move in tuner.log],
-        }
-    }
+    """Return what the control loop is at and has done."""
+    steering = server.steering
+    return {} if steering is None else {"tuner": steering.snapshot()["tuner"]}

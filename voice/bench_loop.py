@@ -275,4 +275,6 @@ async def _state(server: bench_server.Measured) -> dict[str, Any]:
     """Return what the loop is at; nothing where there is none."""
     async with httpx.AsyncClient(timeout=30) as http:
         found: dict[str, Any] = (await http.get(f"{server.url}/v1/bench")).json()
-    return dict(found.get("tuner", {}))
+    tuner = dict(found.get("tuner", {}))
+    values = {name: knob["value"] for name, knob in tuner.get("values", {}).items()}
+    return tuner | {"values": values}

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voice import __version__, models_cli, settings
+from voice import __version__, models_cli, settings, trace_cli
 
 app = typer.Typer(
     name="voice",
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_cli.app)
+app.add_typer(trace_cli.app)
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
 
@@ -42,6 +43,14 @@ Profile = Annotated[
     typer.Option(help="embedded, or bench: engines of fixed delays, to measure all the rest."),
 ]
 Reply = Annotated[float | None, typer.Option(help="Seconds of each reply of the profile bench.")]
+Steer = Annotated[
+    str | None,
+    typer.Option(help="Settings moved to hold the budget: on, observe (only said) or off."),
+]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(help="A setting that is never moved (turn.longest_wait); may be repeated."),
+]
 Url = Annotated[str, typer.Option(help="The server to call.", envvar="VOICE_URL")]
 Key = Annotated[str, typer.Option(help="The server's key.", envvar="VOICE_KEY")]
 
@@ -75,6 +84,8 @@ def serve(
     agent: AgentFolder = None,
     profile: Profile = None,
     reply: Reply = None,
+    tuner: Steer = None,
+    pin: Pin = None,
 ) -> None:
     """Take calls until Ctrl-C."""
     from voice.serve import run
@@ -89,6 +100,8 @@ def serve(
         "agent": agent,
         "profile": profile,
         "bench.reply": reply,
+        "tuner": tuner,
+        "pinned": ",".join(pin) if pin else None,
     }
     run(settings.from_process(flags).settings, out)
 
@@ -141,7 +154,8 @@ def bench(
     what: Annotated[
         str,
         typer.Option(
-            help="With bench: latency, barge-in, capacity, pauses, soak, trace, cost or loop."
+            help="With bench: latency, barge-in, capacity, overload, pauses, soak, trace, cost, "
+            "loop."
         ),
     ] = "latency",
     transport: Annotated[str, typer.Option(help="With bench: websocket or webrtc.")] = "websocket",
@@ -201,6 +215,11 @@ def bench(
         # On asyncio's own loop: uvloop does not tell when the kernel received a datagram.
         asyncio.run(trace(conditions, calls or COUNTS, turns, transport, out))
         return
+    if what == "overload":
+        from voice.bench_overload import CAPACITY, overload
+
+        _run(overload(conditions, (calls or [CAPACITY])[0], turns, transport, out))
+        return
     if transport == "webrtc":
         from voice.bench_webrtc import held
 
@@ -226,7 +245,8 @@ def bench(
             _run(bench_calls.soak(conditions, (calls or [50])[0], minutes, out))
         case _:
             raise ValueError(
-                f"--what is {what!r}; expected latency, barge-in, capacity, pauses or soak"
+                f"--what is {what!r}; expected latency, barge-in, capacity, overload, "
+                "pauses or soak"
             )
 
 

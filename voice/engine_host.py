@@ -148,7 +148,7 @@ class Host:
             engine = built({**described, "keywords": given})
             setattr(self, room, engine)
             await engine.start()
-        known = ("about", "rate", "voices", "prefills")
+        known = ("about", "rate", "voices", "prefills", "adjustable")
         return {
             room: {name: getattr(engine, name) for name in known if hasattr(engine, name)}
             for room, engine in self.engines.items()
@@ -173,6 +173,11 @@ class Host:
         first = done.pop()
         said = first.exception() or first.result()
         return f"{waits[first]} has failed: {said}".removeprefix(" has failed: ")
+
+    def faring(self) -> dict[str, Json]:
+        """Return how the engines fare: their work on the device by kind, and a mind's load."""
+        device = self._turns.stats() if hasattr(self._turns, "stats") else {}
+        return {"device": dict(device), "load": getattr(self.mind, "load", None)}
 
     def receive(self, kind: Kind, number: int, value: Json, raw: bytearray) -> None:
         """Take one message; what it asks for happens in a task, or now if it is but a moment."""
@@ -212,6 +217,9 @@ class Host:
                     self._turns.reserve(number, *value)
                 case Kind.RELEASE:
                     self._turns.release(number)
+                case Kind.ADJUST:
+                    room, name, setting = value
+                    self.engines[room].adjust(name, setting)
                 case _:
                     raise ValueError(f"an engine process does not expect {kind.name}")
         except Exception as error:  # engines raise whatever comes to their mind

@@ -56,7 +56,11 @@ def create_app(server: Server) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         server.metrics.tasks.set(len(asyncio.all_tasks()))
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+        text = bytearray()
+        for piece in server.metrics.pieces():
+            text += piece
+            await asyncio.sleep(0)  # all at once, they would hold up the calls
+        return Response(bytes(text), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/about")
     async def about() -> dict[str, object]:
@@ -83,7 +87,8 @@ def create_app(server: Server) -> FastAPI:
         except ChoiceError as error:
             await turn_away(socket, 1008, "bad_session", str(error))
             return
-        attach = partial(server.attach, chosen=chosen)
+        parent = socket.headers.get("traceparent", "")
+        attach = partial(server.attach, chosen=chosen, traceparent=parent)
         await websocket.serve(socket, int(rate), attach, gaps)
 
     @app.post("/v1/webrtc")
@@ -101,10 +106,12 @@ def create_app(server: Server) -> FastAPI:
                     return refused(
                         413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
                     )
-            server.admit(pending=len(server.peers))
+            server.admit()
             text = body.decode()
-            attach = partial(server.attach, chosen=server.choose(choices(request)))
-            peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
+            chosen, parent = server.choose(choices(request)), request.headers.get("traceparent", "")
+            attach = partial(server.attach, chosen=chosen, traceparent=parent)
+            with server.setting_up():
+                peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
         except BusyError as busy:
             return refused(503, busy.code, str(busy), busy.retry_after)
         except ClientDisconnect:

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import numpy as np
 
 from asr.turn_end import TurnEnd
 from asr.vad import VadModel
-from latency.budget import Floors, at_fault, derived
 from latency.load import EVERY, Load
 from latency.metrics import Metrics
 from transport import websocket
@@ -22,11 +23,15 @@ from transport.line import Call, Line
 from transport.pacer import Pacer
 from transport.webrtc import Peer
 from voice import __version__, engines
+from voice.admission import Admission
 from voice.agent import Agent
 from voice.calllog import CallLog
 from voice.crew import Crew
+from voice.exports import Exports
+from voice.knobs import Knobs, pins
 from voice.session import Session
 from voice.settings import SessionSettings, Settings
+from voice.steering import Steering
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +60,23 @@ class Server:
         """Make the engines; nothing is loaded yet. `who` answers instead of the settings' agent.
 
         Raises:
-            ValueError: If the settings name an agent or an engine that is not there.
+            ValueError: If the settings name an agent, an engine or a knob that is not there.
         """
+        pins(settings.pinned)
         self.settings = settings
         self.metrics = Metrics()
         self.load = Load()
-        self._floors = Floors()
+        self.admission = Admission(settings, self.metrics)
+        self.knobs = Knobs(settings)
+        self.steering: Steering | None = None
+        """Watches the turns of all calls, once they are taken; None where none is recorded."""
         self._looking: asyncio.Task[None] | None = None
         self._loaded = False
         self.sessions: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
         """WebRTC connections, from their answer until everything of theirs is freed."""
+        self._offers = 0
+        """WebRTC connections before that."""
         self._data = Path(settings.data)
         self._agent = who or engines.agent(settings)
         made = engines.make(settings, self._agent)
@@ -74,6 +85,7 @@ class Server:
         self.usual = SessionSettings(voice=voice, language=settings.language)
         """What a call has that chooses nothing."""
         self._log = CallLog(self._data / "calls")
+        self._exports = Exports(settings, self.metrics, self._log)
         self._crew: Crew | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -90,6 +102,17 @@ class Server:
         await self.mind.start()  # last: vLLM measures what memory the others leave
         for rate in (*websocket.RATES, SPEAKING_RATE):  # the first use of each is slow
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))
+        self.knobs = Knobs(self.settings, (self.ears, self.mind, self.mouth))
+        if self.settings.trace:
+            self.steering = Steering(
+                self.settings,
+                self.knobs,
+                self._data,
+                self._machine,
+                partial(self._exports.take, ""),
+            )
+            for name, value in self.knobs.values.items():
+                self.metrics.turned(name, value)
         self._crew = Crew(
             ears=self.ears,
             mind=self.mind,
@@ -97,10 +120,18 @@ class Server:
             vad=VadModel(schedule=asyncio.get_running_loop().call_soon),
             pacer=Pacer(),
             agent=self._agent,
+            knobs=self.knobs,
             turn_end=TurnEnd(),
-            may_speculate=lambda: not self.load.over,
+            may_speculate=lambda: not (self.load.over or self.admission.sheds),
             late=lambda: self.load.late,
-            at_fault=self._at_fault,
+            at_fault=self.steering.at_fault if self.steering else _nobody,
+        )
+        self._exports.watch(
+            self.ears,
+            self.mind,
+            self.mouth,
+            self._split,
+            lambda: self.admission.predicted_p95,
         )
         self._looking = asyncio.create_task(self._look())
         self._loaded = True
@@ -113,7 +144,8 @@ class Server:
             await asyncio.sleep(due - time.monotonic())
             now = time.monotonic()
             self.load.note(now - due, now)
-            self.metrics.late.set(self.load.late)
+            self.metrics.looked(now - due, self.load.late)
+            self.admission.look(now - due, self.calls, now)
             due = now
 
     async def stop(self) -> None:
@@ -130,14 +162,25 @@ class Server:
         await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
+        if self.steering is not None:
+            self.steering.close()
+        await self._exports.close()
 
-    def _at_fault(self, stages: Mapping[str, float], budget: float) -> str:
-        """Return the stage to blame for a turn that took more than `budget` seconds."""
-        given = self.settings.budget.given
-        scale = budget / self.settings.budget.total
-        shares = {stage: seconds * scale for stage, seconds in given.items()}
-        split = derived(budget, self._floors.values(), shares)
-        return at_fault(stages, split) or max(stages, key=stages.__getitem__)
+    def _split(self) -> Mapping[str, float]:
+        """Return each stage's share of the budget, in seconds."""
+        return self.steering.budget.split if self.steering else {}
+
+    def _machine(self) -> dict[str, Any]:
+        """Return what a page shows of the machine."""
+        return {
+            "calls": {
+                "active": len(self.sessions),
+                "max": self.knobs.max_calls,
+                "predicted_p95": self.admission.predicted_p95,
+            },
+            "admission": self.admission.describe(),
+            "loop_late": self.load.late,
+        }
 
     def keep(self, name: str, peer: Peer) -> None:
         """Know `peer` by `name` until it has closed."""
@@ -157,17 +200,43 @@ class Server:
         engines = (self.ears, self.mind, self.mouth)
         return self._loaded and all(getattr(engine, "alive", True) for engine in engines)
 
-    def admit(self, pending: int = 0) -> None:
-        """Check that one more call can be taken; `pending` are being set up or going on.
+    @property
+    def calls(self) -> int:
+        """How many calls go on or are being set up."""
+        direct = sum(session.line.transport != "webrtc" for session in self.sessions.values())
+        return max(len(self.sessions), direct + len(self.peers) + self._offers)
+
+    @contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """Count one more call within this context, though it has no connection yet."""
+        self._offers += 1
+        try:
+            yield
+        finally:
+            self._offers -= 1
+
+    def admit(self) -> None:
+        """Check that one more call can be taken, before anything is done for it.
 
         Raises:
             BusyError: If not.
         """
+        self._check(self.calls)
+        forecast = self.admission.refusal(self.calls, time.monotonic())
+        if forecast is not None:
+            why = self.admission.reason(forecast)
+            raise self._refuse("saturated", why, forecast.retry_after)
+
+    def _check(self, calls: int) -> None:
+        """Check what a call cannot do without."""
         if self._crew is None or not self.ready:
-            raise BusyError("not_ready", "the engines are being loaded", 2)
-        if max(len(self.sessions), pending) >= self.settings.max_calls:
-            self.metrics.refused.inc()
-            raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
+            raise self._refuse("not_ready", "the engines are being loaded", 2)
+        if calls >= self.knobs.max_calls:
+            raise self._refuse("busy", f"all {self.knobs.max_calls} lines are busy")
+
+    def _refuse(self, code: str, message: str, retry_after: int = RETRY_AFTER) -> BusyError:
+        self.metrics.refused.labels(code).inc()
+        return BusyError(code, message, retry_after)
 
     def choose(self, given: Mapping[str, str]) -> SessionSettings:
         """Return what a call has that chooses `given`.
@@ -177,20 +246,25 @@ class Server:
         """
         return self.usual.changed(given, self.mouth.voices)
 
-    def attach(self, line: Line, chosen: SessionSettings | None = None) -> Call:
+    def attach(
+        self, line: Line, chosen: SessionSettings | None = None, traceparent: str = ""
+    ) -> Call:
         """Begin a call on `line`, with what it has `chosen`; `admit` has said that it may.
+
+        Its trace is a part of the one that `traceparent` names (W3C Trace Context), if it does.
 
         Raises:
             BusyError: If that has changed meanwhile.
         """
-        self.admit()
+        self._check(len(self.sessions))
         assert self._crew is not None
         name = f"call_{secrets.token_hex(8)}"
-        note = self._noter(name, line.transport)
+        note = self._noter(name)
         session = Session(name, line, self._crew, self.settings, note, chosen or self.usual)
         self.sessions[name] = session
         self.metrics.calls.labels(line.transport).inc()
         self.metrics.active.inc()
+        self._exports.begin(name, line.transport, traceparent)
         task = asyncio.create_task(self._hold(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -205,20 +279,22 @@ class Server:
         finally:
             del self.sessions[session.name]
             self.metrics.active.dec()
+            self.admission.ended(time.monotonic())
             reason = session.ended if session.ended in END_REASONS else "lost"
             self.metrics.ended.labels(reason).inc()
             self.metrics.underruns.inc(session.underruns)
             self._log.finish(session.name)
+            self._exports.finish(session.name)
 
-    def _noter(self, name: str, transport: str) -> Callable[[Mapping[str, Any]], None]:
+    def _noter(self, name: str) -> Callable[[Mapping[str, Any]], None]:
         """Return what takes the events of one call: the log and the counters."""
         metrics = self.metrics
 
         def note(event: Mapping[str, Any]) -> None:
+            self.admission.take(event, time.monotonic())
+            if self.steering is not None:
+                self.steering.take(event)
             match event:
-                case {"type": "turn", "stages": stages, "total": total}:
-                    self._floors.note(stages)
-                    metrics.finished_turn(transport, stages, total)
                 case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()
                 case {"type": "resume"}:
@@ -231,6 +307,7 @@ class Server:
                     metrics.missed.inc()
                 case {"type": "tool"}:
                     metrics.tools.labels("failed" if "error" in event else "done").inc()
+            self._exports.take(name, event)
             if event.get("type") != "captions" or event.get("final"):
                 self._log.write(name, {"time": round(time.time(), 3), **event})
 
@@ -253,3 +330,8 @@ class Server:
                 "voices": list(self.mouth.voices),
             },
         }
+
+
+def _nobody(stages: Mapping[str, float], budget: float) -> str:
+    """Blame no stage where no turn is recorded."""
+    return ""
