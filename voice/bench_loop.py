@@ -206,7 +206,6 @@ async def _disturbed(
             await crowd.grow(count)
             await crowd.speak(count)
             before = await crowd.speak(UNDISTURBED)
-            start = (await _state(server)).get("values", {})
             await _tell(server, disturbance.stubs)
             crowd.hold_up(disturbance.held_up)
             crowd.follow(slow if disturbance.pauses else plain)
@@ -231,8 +230,8 @@ async def _disturbed(
         "recovered": phase(after, turns, every),
         "back_after_turns": back_after(gaps(during.turns(turns)), budget),
         "recovered_after_turns": back_after(gaps(after.turns(turns)), budget),
-        "moved": _moved(start, moves),
-        "returned": ended.get("values", start) == start,
+        "moved": _moved(ended["start"], moves),
+        "returned": ended["value"] == ended["start"],
         "moves": len(moves),
         "said": _said(disturbed, moves),
         "log": [f"{move['kind']} {move['knob']}: {move['reason']}" for move in moves],
@@ -245,10 +244,11 @@ def _moved(
     """Return the way of every knob that was moved, or would have been."""
     ways: dict[str, list[float]] = {}
     for move in moves:
-        if move["knob"] and move["after"] != move["before"]:
-            way = ways.setdefault(move["knob"], [start.get(move["knob"], move["before"])])
-            way.append(move["after"])
-    return ways
+        if move["knob"] in start:
+            way = ways.setdefault(move["knob"], [start[move["knob"]]])
+            if move["after"] != way[-1]:
+                way.append(move["after"])
+    return {name: way for name, way in ways.items() if len(way) > 1}
 
 
 def _said(state: Mapping[str, Any], moves: Sequence[Mapping[str, Any]]) -> str:
@@ -276,5 +276,7 @@ async def _state(server: bench_server.Measured) -> dict[str, Any]:
     async with httpx.AsyncClient(timeout=30) as http:
         found: dict[str, Any] = (await http.get(f"{server.url}/v1/bench")).json()
     tuner = dict(found.get("tuner", {}))
-    values = {name: knob["value"] for name, knob in tuner.get("values", {}).items()}
-    return tuner | {"values": values}
+    knobs = tuner.get("values", {})
+    return tuner | {
+        entry: {name: knob[entry] for name, knob in knobs.items()} for entry in ("value", "start")
+    }

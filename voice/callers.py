@@ -217,6 +217,8 @@ class Caller(asyncio.Protocol):
             self.name = event["call"]
         elif event.get("type") == "error":
             self._error = str(event.get("message", ""))
+        elif event.get("type") == "end":
+            self._error = f"the server ended the call: {event.get('reason', '')}"
         heed(self, event)
 
     # Speaking.

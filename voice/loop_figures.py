@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latency.trace import percentile
+from voice.closing import ON_TIME
 from voice.talker import Turn
 
 WINDOW = 60
@@ -87,8 +88,14 @@ def phase(
         "p95_last": milliseconds(at_percentile(waited[-WINDOW:])),
         "unanswered": sum(turn.reply is None for turn in within),
         "talked_over": sum(turn.talked_over for turn in within),
+        "caller_late": round(share_late(within), 4),
         **guard_rails(span.records(records)),
     }
+
+
+def share_late(turns: Sequence[Turn]) -> float:
+    """Return in which share of the turns the caller itself was late: its machine has no time."""
+    return sum(turn.late > ON_TIME for turn in turns) / max(1, len(turns))
 
 
 def milliseconds(seconds: float | None) -> float | None:
