@@ -25,7 +25,7 @@ from voice import bench_server, settings
 from voice.bench_calls import UTTERANCES, machine, spoken
 from voice.bench_trace import PAUSE, PAUSED, placed, print_row, records
 from voice.callers import RATE, noisy, white
-from voice.crowd import Crowd
+from voice.company import Company
 from voice.loop_figures import TABLE, at_percentile, back_after, gaps, phase, table_row
 from voice.talker import Plan, Speech
 
@@ -175,15 +175,15 @@ async def _undisturbed(
     """Return the p95 of a server that is left alone, in seconds."""
     given = {**configured, "tuner": "off"}
     async with bench_server.server(settings=given, cores=bench_server.apart()[0]) as server:
-        crowd = Crowd(server, plans[0], transport == "webrtc")
+        company = Company(server, plans[0], transport == "webrtc")
         try:
             await _tell(server, {"answer": ANSWER})
-            await crowd.grow(count)
-            await crowd.speak(count)
-            span = await crowd.speak(UNDISTURBED)
+            await company.grow(count)
+            await company.speak(count)
+            span = await company.speak(UNDISTURBED)
         finally:
-            await crowd.leave()
-        waited = gaps(span.turns(crowd.turns()))
+            await company.leave()
+        waited = gaps(span.turns(company.turns()))
     if (p95 := at_percentile(waited)) is None:
         raise RuntimeError("no turn of the undisturbed server was answered")
     return p95
@@ -200,30 +200,30 @@ async def _disturbed(
     """Disturb one server and leave it alone again; return what came of it."""
     plain, slow = plans
     async with bench_server.server(settings=given, cores=bench_server.apart()[0]) as server:
-        crowd = Crowd(server, plain, transport == "webrtc")
+        company = Company(server, plain, transport == "webrtc")
         try:
             usual = await _tell(server, {"answer": ANSWER})
-            await crowd.grow(count)
-            await crowd.speak(count)
-            before = await crowd.speak(UNDISTURBED)
+            await company.grow(count)
+            await company.speak(count)
+            before = await company.speak(UNDISTURBED)
             await _tell(server, disturbance.stubs)
-            crowd.hold_up(disturbance.held_up)
-            crowd.follow(slow if disturbance.pauses else plain)
-            await crowd.grow(count * (disturbance.factor - 1))
-            during = await crowd.speak(DISTURBED * disturbance.factor)
+            company.hold_up(disturbance.held_up)
+            company.follow(slow if disturbance.pauses else plain)
+            await company.grow(count * (disturbance.factor - 1))
+            during = await company.speak(DISTURBED * disturbance.factor)
             disturbed = await _state(server)
             await _tell(server, {name: usual[name] for name in disturbance.stubs})
-            crowd.hold_up(0.0)
-            crowd.follow(plain)
-            await crowd.shrink(count)
-            after = await crowd.speak(RECOVERED)
+            company.hold_up(0.0)
+            company.follow(plain)
+            await company.shrink(count)
+            after = await company.speak(RECOVERED)
             ended = await _state(server)
         finally:
-            await crowd.leave()
+            await company.leave()
         await asyncio.sleep(1.0)
         assert server.data is not None
         every = [record for log in (server.data / "calls").iterdir() for record in records(log)]
-    moves, turns = ended.get("moves", []), crowd.turns()
+    moves, turns = ended.get("moves", []), company.turns()
     return {
         "undisturbed": phase(before, turns, every),
         "disturbed": phase(during, turns, every),

@@ -1,122 +1,212 @@
-"""Callers that go on until they are told to stop, of whom more may join, or all get slower."""
+"""Calls held at the same time whose number may grow, and what their callers meet meanwhile."""
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
 
-import httpx
+from voice.bench_calls import faults
+from voice.callers import Caller, Plan, Turn
+from voice.capacity import Refusal, Tally
 
-from voice.bench_server import Measured
-from voice.callers import Caller, place
-from voice.loop_figures import Span
-from voice.talker import Plan, Talker, Turn
+LOOK = 0.01
+"""Seconds between two looks at how late this process is."""
 
-SPREAD = 5.0
-"""Seconds over which callers begin: about a turn."""
+BEGIN = 1.0
+"""Seconds of silence with which every call begins."""
 
-LONGEST = 240.0
-"""Seconds that `Crowd.speak` takes at most."""
+ASKED_WITHIN = 10.0
+"""Seconds that a server may take to accept a connection."""
 
-LOOK = 0.25
-"""Seconds between two looks at what happened."""
-
-
-class Member(Protocol):
-    """A caller, over any transport."""
-
-    lost: str
-    talker: Talker
-
-    def hold_up(self, most: float) -> None:
-        """Hold up its packets by up to `most` seconds each, at random."""
-
-    async def leave(self) -> None:
-        """Hang up."""
+NAMES = {"gap": "underruns"}
+"""Faults that callers call otherwise than verdicts do."""
 
 
-class Crowd:
-    """All callers of a run."""
+class Crowd(Protocol):
+    """Calls that are held at the same time.
 
-    def __init__(self, server: Measured, plan: Plan, webrtc: bool) -> None:
-        self.members: list[Member] = []
-        self._gone: list[Member] = []
-        self._plan = plan
-        self._server, self._webrtc = server, webrtc
-        self._http = httpx.AsyncClient(timeout=30)
+    Attributes:
+        period: Seconds from one utterance of a caller to its next.
+        settle: Seconds from a call's begin until no more of its first turn, which does not count,
+            is to be told.
+    """
 
-    async def grow(self, count: int) -> None:
-        """Let `count` more call, evenly spread over the length of a turn."""
-        for number in range(count):
-            first = len(self.members)
-            offset = SPREAD * number / count
-            if self._webrtc:
-                from voice.webrtc_talkers import WebRtcTalker
+    period: float
+    settle: float
 
-                talker = WebRtcTalker(self._plan, first)
-                await talker.call(self._http, self._server.url, offset)
-                self.members.append(talker)
-            else:
-                self.members.append(
-                    await place(
-                        "127.0.0.1",
-                        self._server.port,
-                        self._plan,
-                        offset,
-                        first,
-                        stamped=True,
-                        heed=_nothing,
-                    )
-                )
+    @property
+    def calls(self) -> int:
+        """How many go on."""
 
-    async def shrink(self, count: int) -> None:
-        """Let all but the first `count` hang up."""
-        gone, self.members = self.members[count:], self.members[:count]
-        self._gone += gone
-        for member in gone:
-            await member.leave()
+    async def add(self) -> None:
+        """Place one more call; that it is refused or fails is seen in the tally."""
 
-    def follow(self, plan: Plan) -> None:
-        """Have everybody speak by `plan` from the next utterance on."""
-        self._plan = plan
-        for member in self.members:
-            member.talker.plan = plan
+    def take(self) -> Tally:
+        """Return what all callers met since this was last asked, without their first turns."""
 
-    def hold_up(self, most: float) -> None:
-        """Hold up everybody's packets, by `most` seconds at most."""
-        for member in self.members:
-            member.hold_up(most)
+    async def hang_up(self) -> None:
+        """End all calls."""
 
-    def turns(self) -> list[Turn]:
-        """Return the turns of which it is known whether they are answered, of those gone, too."""
-        return [
-            turn
-            for member in (*self._gone, *self.members)
-            for turn in member.talker.turns
-            if turn.reply is not None or turn is not member.talker.turns[-1]
-        ]
 
-    async def speak(self, count: int) -> Span:
-        """Return once the calls have had `count` turns from now on, and when that was.
+class Pulse:
+    """How late this process is with what it has to do: it looks at its clock all the time."""
 
-        Raises:
-            RuntimeError: If a call is lost.
+    def __init__(self) -> None:
+        self._late: list[float] = []
+        self._task = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        due = monotonic()
+        while True:
+            due += LOOK
+            await asyncio.sleep(due - monotonic())
+            now = monotonic()
+            self._late.append(max(0.0, now - due))
+            due = max(due, now - LOOK)
+
+    def take(self) -> list[float]:
+        """Return how late it was since this was last asked, in seconds, `LOOK` apart."""
+        late, self._late = self._late, []
+        return late
+
+    async def stop(self) -> None:
+        """Look no more."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+@dataclass(slots=True)
+class _Held:
+    """One call, and which of its turns were counted; the first never is."""
+
+    caller: Caller
+    refusals: list[Refusal]
+    answered: int = 1
+    over: int = 1
+
+
+class WebSocketCrowd:
+    """Calls on `/v1/stream`."""
+
+    def __init__(
+        self,
+        url: str,
+        plan: Plan,
+        *,
+        key: str = "",
+        reply: float | None = None,
+        silent: float = 0.0,
+    ) -> None:
+        """Call the server at `url` as `plan` says.
+
+        `reply` is how many seconds every reply lasts, where that is known; a caller says nothing
+        for the first `silent` seconds, in which a server may greet it.
         """
-        begin = monotonic()
-        while monotonic() - begin < LONGEST:
-            await asyncio.sleep(LOOK)
-            since = [turn for turn in self.turns() if turn.silent and turn.silent >= begin]
-            if len(since) >= count:
+        self.period, self.settle = plan.period, BEGIN + silent + plan.period
+        self._plan, self._reply, self._silent = plan, reply, silent
+        place = urlsplit(url)
+        self._secure = place.scheme == "https"
+        self._host = place.hostname or "127.0.0.1"
+        self._port = place.port or (443 if self._secure else 80)
+        scheme, secret = "wss" if self._secure else "ws", f"&key={quote(key)}" if key else ""
+        address = f"{scheme}://{place.netloc}{place.path.rstrip('/')}"
+        self._address = f"{address}/v1/stream?rate=16000{secret}"
+        self._held: list[_Held] = []
+        self._unreached: list[str] = []
+        self._pulse = Pulse()
+
+    @property
+    def calls(self) -> int:
+        """How many go on."""
+        return sum(not held.caller.lost for held in self._held)
+
+    async def add(self) -> None:
+        """Place one more call."""
+        asked = monotonic()
+        refusals: list[Refusal] = []
+
+        def heed(caller: Caller, event: Mapping[str, Any]) -> None:
+            if event.get("type") == "error" and "retry_after" in event:
+                after = monotonic() - asked
+                refusals.append(Refusal(str(event["code"]), after, float(event["retry_after"])))
+
+        caller = Caller(self._address, self._plan, self._silent, heed=heed)
+        held = _Held(caller, refusals)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(ASKED_WITHIN):
+                await loop.create_connection(
+                    lambda: caller, self._host, self._port, ssl=self._secure or None
+                )
+        except OSError as error:  # a time-out is one
+            self._unreached.append(str(error) or f"no answer in {ASKED_WITHIN:g} s")
+        else:
+            self._held.append(held)
+
+    def take(self) -> Tally:
+        """Return what all callers met since this was last asked, without their first turns."""
+        tally, now = Tally(late=self._pulse.take()), monotonic()
+        tally.lost.update(self._unreached)
+        self._unreached = []
+        for held in self._held:
+            self._look(held, now, tally)
+            caller = held.caller
+            if caller.lost and held.refusals:
+                tally.refusals += held.refusals
+            elif caller.lost:
+                tally.lost[caller.lost] += 1
+        self._held = [held for held in self._held if not held.caller.lost]
+        return tally
+
+    def _look(self, held: _Held, now: float, tally: Tally) -> None:
+        turns = held.caller.turns
+        for turn in turns[held.answered :]:
+            if turn.reply is None or turn.ended is None:
                 break
-            if lost := next((member.lost for member in self.members if member.lost), ""):
-                raise RuntimeError(f"a call was lost: {lost}")
-        return Span("", begin, monotonic())
+            held.answered += 1
+            if turn.gap is not None:
+                tally.gaps.append(turn.gap)
+        for turn in turns[held.over : -1]:
+            held.over += 1
+            if turn.reply is None:
+                held.answered = max(held.answered, held.over)
+                tally.gaps.append(float("inf"))
+            tally.close_turn([NAMES.get(fault, fault) for fault in faults(turn, self._reply)])
+        if len(turns) > 1 and _waits(turns[-1]):
+            tally.waiting.append(now - (turns[-1].ended or now))
 
-    async def leave(self) -> None:
-        """Hang up."""
-        await self.shrink(0)
-        await self._http.aclose()
+    async def hang_up(self) -> None:
+        """End all calls."""
+        for held in self._held:
+            held.caller.hang_up()
+        self._held = []
+        await self._pulse.stop()
+        await asyncio.sleep(0.2)
 
 
-def _nothing(caller: Caller, event: Mapping[str, Any]) -> None:
-    """Heed an event."""
+def _waits(turn: Turn) -> bool:
+    return turn.ended is not None and turn.reply is None and turn.early is None
+
+
+async def join(crowd: Crowd, count: int, seconds: float) -> None:
+    """Add `count` calls, spread evenly over `seconds`, so that their callers speak by turns."""
+    began = monotonic()
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began + seconds * number / count - monotonic()))
+            group.create_task(crowd.add())
+
+
+def refusal(body: str, status: int, after: float, retry_after: Sequence[str]) -> Refusal:
+    """Return what an HTTP answer of 503 says: its code, and its `Retry-After` if it has one."""
+    try:
+        code = json.loads(body)["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        code = f"status {status}"
+    seconds = float(retry_after[0]) if retry_after and retry_after[0].isdigit() else None
+    return Refusal(str(code), after, seconds)

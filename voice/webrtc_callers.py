@@ -56,7 +56,7 @@ class Score:
     """What one caller hears, turn by turn. Pure: moments are seconds of any one clock.
 
     Attributes:
-        reply: Seconds that every reply lasts.
+        reply: Seconds that every reply lasts, 0 where nobody knows.
         gaps: From the last packet with speech to the first audible one, of each good turn.
         bad: Turns that were not, by reason.
         turns: Turns scored.
@@ -100,7 +100,8 @@ class Score:
                 return
             self._first, self._dry = now, now + JITTER_BUFFER
         elif now > self._dry:
-            if now - self._dry < SAME_REPLY and self._packets < self.reply / FRAME - 1:
+            goes_on = not self.reply or self._packets < self.reply / FRAME - 1
+            if now - self._dry < SAME_REPLY and goes_on:
                 self._spoiled = self._spoiled or "underrun"
             self._dry = now + JITTER_BUFFER
         self._packets += 1
