@@ -112,12 +112,16 @@ def test_utterances_end_anywhere_in_a_packet_and_on_a_sound() -> None:
 
 # What the kernel knows.
 
+ENABLED = 0.3
+"""Seconds in which the kernel begins to stamp, where nobody has asked for it before."""
+
 
 async def test_a_reader_that_is_late_learns_when_data_came() -> None:
     ours, theirs = _pair()
     taken: list[tuple[bytes, float]] = []
     lost: list[Exception | None] = []
     wire = StampedWire(ours, lambda data, at: taken.append((data, at)), lost.append)
+    await asyncio.sleep(ENABLED)
     before = time.monotonic()
     theirs.send(b"sound")
     sent = time.monotonic()
@@ -177,6 +181,7 @@ def test_datagrams_have_their_stamps_too() -> None:
             Protocol, local_addr=("127.0.0.1", 0)
         )
         found.append(StampedDatagrams.under(transport))
+        await asyncio.sleep(ENABLED)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"sound", transport.get_extra_info("sockname"))
         sent = time.monotonic()

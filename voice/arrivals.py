@@ -7,7 +7,9 @@ loopback that happens within the sender's own `send`. For TCP the stamp is that 
 segment among those read, and segments that wait together become one, with the later stamp
 (`tcp_recvmsg_locked` and `tcp_try_coalesce` in net/ipv4): who reads within the 20 ms between
 two frames gets each one's own. The stamps are of CLOCK_REALTIME; they are told in seconds of
-CLOCK_MONOTONIC, by the difference of the two at the moment of reading.
+CLOCK_MONOTONIC, by the difference of the two at the moment of reading. The first socket of a
+machine to ask for stamps gets them a little later (`net_enable_timestamp` in net/core/dev.c
+leaves that to a worker); until then data is stamped when it is read.
 """
 
 import asyncio
