@@ -41,6 +41,14 @@ Profile = Annotated[
     typer.Option(help="embedded, or bench: engines of fixed delays, to measure all the rest."),
 ]
 Reply = Annotated[float | None, typer.Option(help="Seconds of each reply of the profile bench.")]
+Steer = Annotated[
+    str | None,
+    typer.Option(help="Settings moved to hold the budget: on, observe (only said) or off."),
+]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(help="A setting that is never moved (turn.longest_wait); may be repeated."),
+]
 Url = Annotated[str, typer.Option(help="The server to call.", envvar="VOICE_URL")]
 Key = Annotated[str, typer.Option(help="The server's key.", envvar="VOICE_KEY")]
 
@@ -74,6 +82,8 @@ def serve(
     agent: AgentFolder = None,
     profile: Profile = None,
     reply: Reply = None,
+    tuner: Steer = None,
+    pin: Pin = None,
 ) -> None:
     """Take calls until Ctrl-C."""
     from voice.serve import run
@@ -88,6 +98,8 @@ def serve(
         "agent": agent,
         "profile": profile,
         "bench.reply": reply,
+        "tuner": tuner,
+        "pinned": ",".join(pin) if pin else None,
     }
     run(settings.from_process(flags).settings, out)
 

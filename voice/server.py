@@ -13,7 +13,6 @@ import numpy as np
 
 from asr.turn_end import TurnEnd
 from asr.vad import VadModel
-from latency.budget import Floors, at_fault, derived
 from latency.load import EVERY, Load
 from latency.metrics import Metrics
 from transport import websocket
@@ -27,8 +26,10 @@ from voice.admission import Admission
 from voice.agent import Agent
 from voice.calllog import CallLog
 from voice.crew import Crew
+from voice.knobs import Knobs, pins
 from voice.session import Session
 from voice.settings import SessionSettings, Settings
+from voice.steering import Steering
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +58,16 @@ class Server:
         """Make the engines; nothing is loaded yet. `who` answers instead of the settings' agent.
 
         Raises:
-            ValueError: If the settings name an agent or an engine that is not there.
+            ValueError: If the settings name an agent, an engine or a knob that is not there.
         """
+        pins(settings.pinned)
         self.settings = settings
         self.metrics = Metrics()
         self.load = Load()
         self.admission = Admission(settings, self.metrics)
-        self._floors = Floors()
+        self.knobs = Knobs(settings)
+        self.steering: Steering | None = None
+        """Watches the turns of all calls, once they are taken; None where none is recorded."""
         self._looking: asyncio.Task[None] | None = None
         self._loaded = False
         self.sessions: dict[str, Session] = {}
@@ -95,6 +99,9 @@ class Server:
         await self.mind.start()  # last: vLLM measures what memory the others leave
         for rate in (*websocket.RATES, SPEAKING_RATE):  # the first use of each is slow
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))
+        self.knobs = Knobs(self.settings, (self.ears, self.mind, self.mouth))
+        if self.settings.trace:
+            self.steering = Steering(self.settings, self.knobs, self._data, self._machine)
         self._crew = Crew(
             ears=self.ears,
             mind=self.mind,
@@ -102,10 +109,11 @@ class Server:
             vad=VadModel(schedule=asyncio.get_running_loop().call_soon),
             pacer=Pacer(),
             agent=self._agent,
+            knobs=self.knobs,
             turn_end=TurnEnd(),
             may_speculate=lambda: not (self.load.over or self.admission.sheds),
             late=lambda: self.load.late,
-            at_fault=self._at_fault,
+            at_fault=self.steering.at_fault if self.steering else _nobody,
         )
         self._looking = asyncio.create_task(self._look())
         self._loaded = True
@@ -136,14 +144,19 @@ class Server:
         await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
+        if self.steering is not None:
+            self.steering.close()
 
-    def _at_fault(self, stages: Mapping[str, float], budget: float) -> str:
-        """Return the stage to blame for a turn that took more than `budget` seconds."""
-        given = self.settings.budget.given
-        scale = budget / self.settings.budget.total
-        shares = {stage: seconds * scale for stage, seconds in given.items()}
-        split = derived(budget, self._floors.values(), shares)
-        return at_fault(stages, split) or max(stages, key=stages.__getitem__)
+    def _machine(self) -> dict[str, Any]:
+        """Return what a page shows of the machine."""
+        return {
+            "calls": {
+                "active": len(self.sessions),
+                "max": self.knobs.max_calls,
+                "predicted_p95": None,
+            },
+            "loop_late": self.load.late,
+        }
 
     def keep(self, name: str, peer: Peer) -> None:
         """Know `peer` by `name` until it has closed."""
@@ -194,8 +207,8 @@ class Server:
         """Check what a call cannot do without."""
         if self._crew is None or not self.ready:
             raise self._refuse("not_ready", "the engines are being loaded", 2)
-        if calls >= self.settings.max_calls:
-            raise self._refuse("busy", f"all {self.settings.max_calls} lines are busy")
+        if calls >= self.knobs.max_calls:
+            raise self._refuse("busy", f"all {self.knobs.max_calls} lines are busy")
 
     def _refuse(self, code: str, message: str, retry_after: int = RETRY_AFTER) -> BusyError:
         self.metrics.refused.labels(code).inc()
@@ -249,9 +262,10 @@ class Server:
 
         def note(event: Mapping[str, Any]) -> None:
             self.admission.take(event, time.monotonic())
+            if self.steering is not None:
+                self.steering.take(event)
             match event:
                 case {"type": "turn", "stages": stages, "total": total}:
-                    self._floors.note(stages)
                     metrics.finished_turn(transport, stages, total)
                 case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()
@@ -287,3 +301,8 @@ class Server:
                 "voices": list(self.mouth.voices),
             },
         }
+
+
+def _nobody(stages: Mapping[str, float], budget: float) -> str:
+    """Blame no stage where no turn is recorded."""
+    return ""
