@@ -128,19 +128,66 @@ def test_saturation_is_over_at_once_when_the_last_caller_has_gone() -> None:
     assert not made.saturated
 
 
-def test_speculation_is_shed_before_calls_are_refused_where_much_of_it_is_in_vain() -> None:
-    made = predictor(0.85, 50)
-    for _ in range(20):
-        made.worked({"llm": 0.1}, wasted=False)
-    assert not made.sheds
-    for _ in range(20):
+def wasteful(used: float, calls: int, kept: int = 1) -> Predictor:
+    """The same machine, where one answer of `kept` + 1 is dropped."""
+    made = predictor(used, calls)
+    for _ in range(60):
         made.worked({"llm": 0.1}, wasted=True)
-        made.worked({"llm": 0.1}, wasted=False)
+        for _ in range(kept):
+            made.worked({"llm": 0.1}, wasted=False)
+    return made
+
+
+def look(made: Predictor, used: float, calls: int, now: float, waited: float = 0.3) -> None:
+    """Let it see all settled calls at once, and what 30 of them waited."""
+    made.utilisation.resources["loop"] = Resource(used, used / calls)
+    for _ in range(30):
+        made.answered(waited, now)
+    made.utilisation.calls = calls
+    made.measured({"loop": used}, 0.001, calls, now)
+
+
+def test_speculation_is_shed_before_calls_are_refused() -> None:
+    made = wasteful(0.5, 50)
+    look(made, 0.5, 50, 100.0)
+    assert not made.sheds
+    look(made, 0.85, 50, 102.0)
     assert made.sheds
-    assert made.decide(50, 100.0).admitted
-    calm = predictor(0.3, 50)
-    calm._spent, calm._wasted = made._spent, made._wasted
-    assert not calm.sheds
+    assert made.decide(50, 102.0).admitted
+    look(made, 0.6, 50, 104.0)
+    assert not made.sheds
+
+
+def test_speculation_that_is_hardly_ever_in_vain_is_not_shed() -> None:
+    made = wasteful(0.85, 50, kept=20)
+    look(made, 0.85, 50, 100.0)
+    assert not made.sheds
+
+
+def test_shedding_that_makes_callers_wait_is_taken_back() -> None:
+    made = wasteful(0.85, 50)
+    look(made, 0.85, 50, 100.0)
+    look(made, 0.85, 50, 102.0)
+    assert made.sheds
+    for second in range(104, 116, 2):
+        look(made, 0.85, 50, float(second), waited=0.45)
+        assert made.sheds
+    look(made, 0.85, 50, 118.0, waited=0.45)
+    assert not made.sheds
+    for second in range(120, 700, 4):
+        look(made, 0.85, 50, float(second))
+        assert not made.sheds
+    for second in range(700, 740, 4):
+        look(made, 0.85, 50, float(second))
+    assert made.sheds
+
+
+def test_shedding_that_takes_answers_over_the_limit_is_taken_back_at_once() -> None:
+    made = wasteful(0.85, 50)
+    look(made, 0.85, 50, 100.0)
+    look(made, 0.85, 50, 102.0)
+    look(made, 0.85, 50, 104.0, waited=0.9)
+    assert not made.sheds
 
 
 STATE = {

@@ -99,7 +99,9 @@ class Admission:
         """Take what a call tells of itself."""
         match event:
             case {"type": "turn", "total": float(total)}:
-                self.predictor.answered(total, now)
+                # A caller with a budget of its own counts by the share of it that it waited.
+                own = event.get("budget") or self._budget.total
+                self.predictor.answered(total * self._budget.total / own, now)
             case {"type": "work", "seconds": seconds, "wasted": wasted}:
                 self.predictor.worked(seconds, wasted)
 

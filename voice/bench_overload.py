@@ -39,6 +39,15 @@ CAPACITY = 300
 """Calls that the profile holds on one core, where nothing else is said."""
 
 
+COUNTERS = {
+    "voice_saturations_total": "saturations",
+    "voice_loop_late_seconds": "loop_late_s",
+    'voice_speculations_total{outcome="kept"}': "speculations_kept",
+    'voice_speculations_total{outcome="dropped"}': "speculations_dropped",
+}
+"""What the server counts that is told, and under which name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What a caller got instead of a call.
@@ -284,6 +293,5 @@ async def _counters(url: str) -> dict[str, float]:
     """Return what the server counted."""
     async with httpx.AsyncClient(timeout=10) as client:
         text = (await client.get(f"{url}/metrics")).text
-    wanted = {"voice_saturations_total": "saturations", "voice_loop_late_seconds": "loop_late_s"}
-    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(tuple(wanted)))
-    return {wanted[name]: float(value) for name, value in pairs if name in wanted}
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+    return {shown: float(values.get(name, 0)) for name, shown in COUNTERS.items()}

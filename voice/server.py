@@ -153,9 +153,10 @@ class Server:
             "calls": {
                 "active": len(self.sessions),
                 "max": self.knobs.max_calls,
-                "predicted_p95": None,
+                "predicted_p95": self.admission.predicted_p95,
             },
             "loop_late": self.load.late,
+            "admission": self.admission.describe(),
         }
 
     def keep(self, name: str, peer: Peer) -> None:
