@@ -32,8 +32,9 @@ HOLD = 5.0
 MARGIN = 0.03
 """Share of the calls for which there must be room besides the next, while it is saturated."""
 
-WASTE = 0.1
-"""Share of engine time in answers that were dropped, from which making none frees something."""
+WASTE, BUSY = 0.1, 0.7
+"""Share of engine time in answers that were dropped, and utilisation, from which making none frees
+something."""
 
 TRIAL, WORSE, AGAIN = 15.0, 1.1, 600.0
 """Seconds after which it is judged whether making none helped; factor by which callers wait longer
@@ -188,13 +189,14 @@ class Predictor:
     def _shed(self, calls: int, now: float) -> None:
         """Begin or end to do without answers that may be in vain."""
         near, room = 2 * (1 + margin(calls)), self._room(calls)
-        seen, before = self.curve.observed, self._before
+        seen, before, used = self.curve.observed, self._before, self.utilisation.busiest(calls)[1]
         if not self.sheds:
             wasteful = self._wasted > WASTE * self._spent and now >= self._shed_again
-            if wasteful and calls and room <= near and not self.utilisation.assumed(calls):
-                self.sheds, self._shed_at, self._before = True, now, seen
+            full = calls > 0 and used > BUSY and not self.utilisation.assumed(calls)
+            if wasteful and full and room <= near:
+                self.sheds, self._shed_at, self._before = True, now, self.curve.expected(used)
         elif room > 2 * near or not calls:
-            self.sheds = False
+            self.sheds, self._shed_again = False, now + TRIAL
         elif seen is not None and before is not None and seen > WORSE * before:
             # Most were not in vain, and now their callers wait for them.
             if now - self._shed_at > TRIAL or seen > self.limit:

@@ -115,6 +115,11 @@ class Curve:
             return LONGEST
         return min(LONGEST, self.idle + self.steepness * growth(utilisation) + self.rest)
 
+    def expected(self, utilisation: float) -> float | None:
+        """Return the percentile at `utilisation`, but for what the line does not explain."""
+        predicted = self.predicted(utilisation)
+        return None if predicted is None else max(0.0, predicted - self.rest)
+
     def most(self, limit: float) -> float:
         """Return the utilisation at which the percentile is `limit`, in seconds."""
         if self.idle is None:

@@ -78,7 +78,9 @@ async def test_a_call_that_would_cost_the_budget_is_told_so_and_when_to_come_bac
         event = await refused(live)
         assert event["type"] == "error"
         assert event["code"] == "saturated"
-        assert event["message"].startswith("saturated: with one more call 95 % of the answers")
+        assert event["message"].startswith(
+            "saturated: with more calls 95 % of the answers would take"
+        )
         assert event["message"].endswith("the budget is 0.8 s")
         assert 1 <= event["retry_after"] <= 60
         assert len(live.server.sessions) == 1
@@ -155,7 +157,7 @@ async def test_a_saturation_is_counted_and_logged_once_and_its_end_too(
         for _ in range(3):
             await refused(live)
         assert len(caplog.messages) == 1
-        assert "1 calls go on, one more would take the loop to" in caplog.messages[0]
+        assert "(1 calls go on; one more takes the loop to 98 %)" in caplog.messages[0]
         assert await counted(live, "voice_saturations_total") == 1
         assert await counted(live, 'voice_calls_refused_total{reason="saturated"}') == 3
         busy(live, 0.1)
