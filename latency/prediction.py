@@ -44,7 +44,7 @@ CALL, LATELY, DOUBT = 120.0, 60.0, 30.0
 """Seconds that a call is expected to last; over which ends are counted; of which ends, as many as
 that expects, are counted besides: there may have been none yet."""
 
-RETRY = 1, 60
+RETRY = 1, 30
 """Whole seconds that a refused caller is told to wait, at least and at most."""
 
 

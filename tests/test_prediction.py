@@ -88,7 +88,7 @@ def test_refused_callers_come_back_one_after_the_other() -> None:
     assert waits == sorted(waits)
     assert waits[0] <= 6
     assert 15 <= waits[-1] <= 40
-    assert all(1 <= wait <= 60 for wait in waits)
+    assert all(1 <= wait <= 30 for wait in waits)
 
 
 def test_a_refused_caller_comes_back_soon_where_the_calls_cost_is_about_to_be_known() -> None:
@@ -224,7 +224,7 @@ def test_what_is_taken_is_what_is_predicted_to_stay_within_the_limit(
         assert verdict.p95 <= verdict.limit + 1e-6
     if not verdict.admitted:
         assert verdict.p95 >= verdict.limit - 1e-6
-        assert 1 <= verdict.retry_after <= 60
+        assert 1 <= verdict.retry_after <= 30
 
 
 @given(
@@ -291,7 +291,7 @@ def test_the_callers_of_a_server_of_unknown_speed_are_answered_in_time(
     assert seen.most > 0.6 * fits
     assert seen.episodes <= 6
     refused = [verdict for verdict in seen.verdicts if not verdict.admitted]
-    assert all(1 <= verdict.retry_after <= 60 for verdict in refused)
+    assert all(1 <= verdict.retry_after <= 30 for verdict in refused)
 
 
 def test_a_server_that_gets_slow_takes_fewer_calls_and_more_when_it_is_fast_again() -> None:
