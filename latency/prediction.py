@@ -44,6 +44,9 @@ CALL, LATELY, DOUBT = 120.0, 60.0, 30.0
 """Seconds that a call is expected to last; over which ends are counted; of which ends, as many as
 that expects, are counted besides: there may have been none yet."""
 
+BACK = 10.0
+"""Refused callers a second who come back at most: each takes 1 to 3 ms of the loop."""
+
 RETRY = 1, 30
 """Whole seconds that a refused caller is told to wait, at least and at most."""
 
@@ -212,7 +215,7 @@ class Predictor:
         while self._told and self._told[0] <= now:
             self._told.popleft()
         if self.utilisation.assumed(calls):  # soon it is known what they really cost
-            return math.ceil(SETTLED / 2)
+            return min(RETRY[1], math.ceil(SETTLED / 2 + len(self._told) / BACK))
         ends = sum(at > now - LATELY for at in self._ended)
         seconds = min(LATELY, now - self._began) if self._began is not None else 0.0
         rate = (ends + DOUBT * max(1, calls) / CALL) / (seconds + DOUBT)

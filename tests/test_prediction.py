@@ -97,6 +97,13 @@ def test_a_refused_caller_comes_back_soon_where_the_calls_cost_is_about_to_be_kn
     assert made.decide(10, 100.2).retry_after == 5
 
 
+def test_not_more_than_ten_of_them_come_back_in_a_second() -> None:
+    made = Predictor(0.8)
+    made.measured({"loop": 0.1}, 0.001, 10, 100.0)
+    waits = [made.decide(10, 100.2).retry_after for _ in range(200)]
+    assert (waits[0], waits[100], waits[199]) == (5, 15, 25)
+
+
 def test_a_full_machine_takes_calls_again_once_there_is_room_for_a_few() -> None:
     made = predictor(0.92, 50)
     assert not made.decide(50, 100.0).admitted

@@ -32,10 +32,13 @@ class WebRtcCrowd:
         except TimeoutError:
             self._broken += 1
             await caller.close()
-            return
-        self._pump.add(caller, number)
-        caller.speak_after(50 + number * len(self._loop.payloads) // of)
-        self._talking.append(caller)
+        except asyncio.CancelledError:  # it never got a call
+            await caller.close()
+            raise
+        else:
+            self._pump.add(caller, number)
+            caller.speak_after(50 + number * len(self._loop.payloads) // of)
+            self._talking.append(caller)
 
     async def _offer(self, offer: str) -> str:
         """Return the answer to an offer; one that is refused is made again when it may be."""
