@@ -180,7 +180,6 @@ class Server:
             },
             "admission": self.admission.describe(),
             "loop_late": self.load.late,
-            "admission": self.admission.describe(),
         }
 
     def keep(self, name: str, peer: Peer) -> None:
