@@ -36,6 +36,9 @@ WASTE, BUSY = 0.1, 0.7
 """Share of engine time in answers that were dropped, and utilisation, from which making none frees
 something."""
 
+NEWEST = 0.02
+"""Weight of the latest answer in that share: of some fifty."""
+
 TRIAL, WORSE, AGAIN = 15.0, 1.1, 600.0
 """Seconds after which it is judged whether making none helped; factor by which callers wait longer
 if it did not; seconds until it is tried again."""
@@ -111,8 +114,8 @@ class Predictor:
     def worked(self, seconds: Mapping[str, float], wasted: bool) -> None:
         """Note each engine's time for one answer, and whether that answer was dropped."""
         spent = sum(seconds.values())
-        self._spent += WASTE * (spent - self._spent)
-        self._wasted += WASTE * (spent * wasted - self._wasted)
+        self._spent += NEWEST * (spent - self._spent)
+        self._wasted += NEWEST * (spent * wasted - self._wasted)
         if not wasted:  # one that was broken off does not tell how long it takes
             self.utilisation.worked(seconds)
 
