@@ -9,7 +9,7 @@ from latency.queueing import USABLE
 from latency.trace import percentile
 from latency.utilisation import Resource
 
-from queue_server import QueueServer, capacity, run
+from queue_server import HIDDEN, QueueServer, capacity, run, storm
 
 
 def predictor(
@@ -265,15 +265,6 @@ def test_whatever_happened_the_first_call_is_taken_and_load_that_goes_is_forgott
 
 # A server whose speed nobody told.
 
-HIDDEN = (
-    {"service": 0.1},
-    {"service": 0.02},
-    {"service": 0.02, "media": 0.002},
-    {"service": 0.005, "media": 0.003},
-    {"service": 0.05, "silent": 5.0},
-    {"service": 0.05, "noise": 0.15},
-)
-
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("rate", [5, 50])
@@ -287,7 +278,7 @@ def test_the_callers_of_a_server_of_unknown_speed_are_answered_in_time(
         server,
         made,
         180.0,
-        offered=lambda passed: rate // 4 + (passed % 1 < 0.25) * (rate % 4),
+        offered=storm(rate),
         ending=lambda passed: (
             round(passed) * len(server.calls) // 90 - round(passed - 0.25) * len(server.calls) // 90
         ),
