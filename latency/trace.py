@@ -1,6 +1,6 @@
 """Where the time of one turn went.
 
-Shells call `mark` with a moment's name; nothing else in the house knows about
+Shells call `CallTrace.mark` with a moment's name; nothing else in the house knows about
 stages. A turn's gap runs from the last sample of the caller's speech to the
 first audible sample of the answer. Stages are the spans between two marks, as
 far as they lie on the critical path: work that was done while the end of the
@@ -9,7 +9,7 @@ What no stage covers is stated as `unattributed`, so the parts always add up to
 the gap, and a delay nobody thought of shows instead of hiding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,14 +41,12 @@ Moment = Literal[
 
 `speech_end` is the last audible sample of the caller, `arrived` its packet, `released` the jitter
 buffer's word, `vad_end` the detector's, `decided` when the rule said that the turn is over (not
-when the loop came round to it). `speculation`, `dropped` and `let_go` are those of an answer made
-before. `sent` is the first frame of the answer on the wire, `heard` its first audible sample,
-`played` what the client says of that. `barge_in` is the first sample of a sound that cut the
-answer off, `stopped` when nothing of it was left to send.
+when the loop came round to it). A tool is waited for from `tool_start` to `tool_end`: it works on
+while the caller is told to wait, and while the next turn begins. `speculation`, `dropped` and
+`let_go` are those of an answer made before. `sent` is the first frame of the answer on the wire,
+`heard` its first audible sample, `played` what the client says of that. `barge_in` is the first
+sample of a sound that cut the answer off, `stopped` when nothing of it was left to send.
 """
-
-Mark = Callable[[Moment, int, float], None]
-"""`mark(moment, turn, now)`: how shells tell the time of a moment."""
 
 STAGES: tuple[tuple[str, Moment, Moment], ...] = (
     ("framing", "speech_end", "arrived"),
@@ -64,6 +62,10 @@ STAGES: tuple[tuple[str, Moment, Moment], ...] = (
     ("silence", "sent", "heard"),
 )
 """Each stage with the moment that begins it and the one that ends it."""
+
+NEVER: Mapping[str, Moment] = {"first_phrase": "tool_start"}
+"""The moment which says that a stage that has begun does not come to pass: a model that calls a
+tool has written no phrase, and the next one is about what the tool said."""
 
 NAMES = tuple(name for name, _, _ in STAGES)
 """Names of the stages, in the order in which they come to pass."""
@@ -143,6 +145,8 @@ class TurnTrace:
                     begin = time
                 elif moment == last and begin is not None:
                     spans.append((name, begin, time))
+                    begin = None
+                elif moment == NEVER.get(name):
                     begin = None
         return sorted(spans, key=lambda span: span[1:])
 

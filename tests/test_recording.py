@@ -10,14 +10,18 @@ import pytest
 
 from asr.fake import Fake as FakeEars
 from latency.trace import NAMES
+from llm.engine import ToolSpec
 from llm.fake import Fake as FakeMind
+from llm.script import Call, Rule, Script
 from tts.engine import Chunk
 from tts.engine import EngineError as MouthError
 from tts.fake import Fake as FakeMouth
 from voice.client import Caller, Event, dial
+from voice.reply import PATIENCE
 from voice.settings import TurnSettings
+from voice.tools import Outcome
 
-from helpers import plain_agent, running, voiced
+from helpers import NoTools, plain_agent, running, voiced
 
 FIXED = TurnSettings(
     shortest_wait=0.3, longest_wait=0.3, speculations=0, idle=30.0, longest_stall=8.0
@@ -187,6 +191,76 @@ async def test_a_dropped_answer_is_counted_and_its_work_is_no_stage(tmp_path: Pa
     assert closes(record)
     for _, begin, _ in record["spans"]:
         assert begin >= 0, "work on the dropped answer is told"
+
+
+class Desk(NoTools):
+    """One tool that takes its time, and says what it found."""
+
+    specs = (ToolSpec("look", "Look something up.", {"type": "object", "properties": {}}),)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.calls = seconds, 0
+
+    async def call(self, name: str, arguments: Any, turn: int) -> Outcome:
+        self.calls += 1
+        await asyncio.sleep(self.seconds)
+        return Outcome(output={"found": 3}, say="I found three.")
+
+
+LOOKS = Script([Rule("^look", Call("look"))], otherwise="All right.", first=0.05)
+
+
+@pytest.mark.parametrize(("seconds", "waited"), [(0.4, 0.4), (1.4, PATIENCE)])
+async def test_a_tool_is_blamed_for_what_the_caller_waited_for_it(
+    tmp_path: Path, seconds: float, waited: float
+) -> None:
+    async with (
+        running(
+            tmp_path,
+            ears=FakeEars(always="look it up"),
+            mind=LOOKS,
+            mouth=FakeMouth(first=0.07),
+            agent=plain_agent(Desk(seconds)),
+            turn=FIXED,
+        ) as live,
+        dial(live.url) as caller,
+    ):
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        await heard(caller, 2)
+        await caller.hang_up()
+    (record,) = logged(tmp_path)
+    stages = record["stages"]
+    assert closes(record)
+    assert stages["tools"] == pytest.approx(waited, abs=0.1)  # from then on a line was made
+    assert stages["tts"] >= 0.069
+    assert "first_phrase" not in stages  # the model wrote none
+    assert record["llm"] is None or record["llm"]["ttft"] < 0.3
+
+
+async def test_a_tool_that_still_works_is_waited_for_in_the_next_turn(tmp_path: Path) -> None:
+    desk = Desk(1.6)
+    async with (
+        running(
+            tmp_path,
+            ears=FakeEars(["look it up", "thanks"]),
+            mind=LOOKS,
+            agent=plain_agent(desk),
+            turn=FIXED,
+        ) as live,
+        dial(live.url) as caller,
+    ):
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        while not desk.calls:
+            await asyncio.sleep(0.01)
+        await caller.say(voiced(0.4), 16_000)
+        assert await caller.until(lambda: "All right." in str(caller.heard()), 10)
+        await caller.hang_up()
+    first, second = logged(tmp_path)
+    assert first["outcome"] == "unheard"
+    assert second["stages"]["tools"] > 0.2
+    assert second["stages"]["unattributed"] < 0.1
 
 
 async def test_typed_words_are_answered_and_recorded(tmp_path: Path) -> None:

@@ -62,6 +62,16 @@ def test_a_model_that_is_asked_twice_counts_twice() -> None:
     assert stages["tools"] == pytest.approx(0.1)
 
 
+def test_a_tool_that_is_waited_for_is_not_the_first_phrase() -> None:
+    """The model called a tool, and the tool's outcome is what is said."""
+    turn = traced(*FULL[:9], ("tool_start", 0.541), ("tool_end", 1.541), ("phrase", 1.542)).of(1)
+    turn.marks += [("tts_start", 1.542), ("tts_first", 1.6), ("let_go", 1.6), ("sent", 1.6)]
+    turn.marks.append(("heard", 1.6))
+    stages = turn.stages()
+    assert stages["tools"] == pytest.approx(1.0)
+    assert "first_phrase" not in stages
+
+
 def test_a_turn_without_an_answer_has_no_stages() -> None:
     assert traced(("speech_end", 1.0), ("decided", 1.5)).of(1).stages() == {}
 

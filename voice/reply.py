@@ -120,11 +120,14 @@ class Thinking:
         if self._working is None:
             return
         now = monotonic
+        self.trace.mark("tool_start", turn, now())
         if not self._working.done():
             await asyncio.wait({self._working}, timeout=PATIENCE)
         if not self._working.done():
+            self.trace.mark("tool_end", turn, now())  # what is waited for now is the voice
             for phrase in self._said(turn, self.lines.wait):
                 yield phrase
+            self.trace.mark("tool_start", turn, now())
             await asyncio.wait({self._working}, timeout=self.tool_timeout - PATIENCE)
         self.trace.mark("tool_end", turn, now())
         task, self._working = self._working, None
@@ -166,7 +169,6 @@ class Thinking:
 
     def _begin(self, turn: int, call: ToolCall) -> None:
         """Set a tool to work."""
-        self.trace.mark("tool_start", turn, monotonic())
         self._working = asyncio.create_task(self._use(turn, call))
         self.keep(self._working)
 
