@@ -193,6 +193,23 @@ async def test_a_dropped_answer_is_counted_and_its_work_is_no_stage(tmp_path: Pa
         assert begin >= 0, "work on the dropped answer is told"
 
 
+async def test_a_held_answer_is_let_go_at_the_decision(tmp_path: Path) -> None:
+    patient = TurnSettings(shortest_wait=0.8, longest_wait=0.8, idle=30.0, longest_stall=8.0)
+    async with (
+        running(tmp_path, ears=FakeEars(always="hello"), turn=patient) as live,
+        dial(live.url) as caller,
+    ):
+        live.server.load.note = lambda *_: None  # type: ignore[method-assign]
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        await heard(caller, 2)
+        await caller.hang_up()
+    (record,) = logged(tmp_path)
+    marks = record["marks"]
+    assert record["speculations"]["kept"] == 1
+    assert marks["tts_first"] < marks["decided"] <= marks["let_go"] <= marks["sent"]
+
+
 class Desk(NoTools):
     """One tool that takes its time, and says what it found."""
 

@@ -315,11 +315,12 @@ class Replies:
                 if not speaker.began:
                     now = monotonic()
                     self._trace.mark("tts_first", turn, now)
-                    self._trace.mark("let_go", turn, now)  # or once it is, where it is held
+                    if not speaker.held:
+                        self._trace.mark("let_go", turn, now)
                 speaker.take(chunk)
                 self._trace.of(turn).audio = speaker.seconds
-                if not self._turn.replying(turn):
-                    continue  # it is held
+                if speaker.held:  # also when it was decided, while the words are looked at again
+                    continue
                 until = speaker.until()
                 self._call.feed(ReplyProgressed(turn, until))
                 if until - monotonic() > MADE_AHEAD:

@@ -88,6 +88,11 @@ class Speaker:
         return self._spoken.samples / self._line.rate
 
     @property
+    def held(self) -> bool:
+        """Whether its sound is kept back."""
+        return self._held is not None
+
+    @property
     def began(self) -> bool:
         """Whether there is sound of the reply, heard or held."""
         return bool(self._spoken.words)
