@@ -42,10 +42,11 @@ Moment = Literal[
 `speech_end` is the last audible sample of the caller, `arrived` its packet, `released` the jitter
 buffer's word, `vad_end` the detector's, `decided` when the rule said that the turn is over (not
 when the loop came round to it). A tool is waited for from `tool_start` to `tool_end`: it works on
-while the caller is told to wait, and while the next turn begins. `speculation`, `dropped` and
-`let_go` are those of an answer made before. `sent` is the first frame of the answer on the wire,
-`heard` its first audible sample, `played` what the client says of that. `barge_in` is the first
-sample of a sound that cut the answer off, `stopped` when nothing of it was left to send.
+while the caller is told to wait, and while the next turn begins. `speculation` and `dropped` are
+those of an answer made before; `let_go` is when there was sound of it that might leave. `sent` is
+the first frame of the answer on the wire, `heard` its first audible sample, `played` what the
+client says of that. `barge_in` is the first sample of a sound that cut the answer off, `stopped`
+when nothing of it was left to send.
 """
 
 STAGES: tuple[tuple[str, Moment, Moment], ...] = (
@@ -69,6 +70,9 @@ tool has written no phrase, and the next one is about what the tool said."""
 
 NAMES = tuple(name for name, _, _ in STAGES)
 """Names of the stages, in the order in which they come to pass."""
+
+ENDING = NAMES[:4]
+"""Stages that the end of the caller's turn takes. What else goes on meanwhile costs nobody time."""
 
 KEPT: tuple[Moment, ...] = (
     *("speech_end", "arrived", "released", "vad_end", "decided"),
@@ -154,15 +158,16 @@ class TurnTrace:
         """Return seconds by stage and `unattributed`; they add up to `total`.
 
         A stage that ran more than once (the model before and after a tool) counts
-        every time. Only the critical path counts: a span that begins before the previous
-        ended counts from that end. Empty while there is no total.
+        every time. Only the critical path counts: first the end of the caller's turn, then what
+        was not done by then; a span that begins before the previous ended counts from that end.
+        Empty while there is no total.
         """
         start, total = self.at("speech_end"), self.total
         if start is None or total is None:
             return {}
         stages: dict[str, float] = {}
         covered, end = start, start + total
-        for name, begin, finish in self.spans():
+        for name, begin, finish in sorted(self.spans(), key=lambda span: span[0] not in ENDING):
             begin, finish = max(begin, covered), min(finish, end)
             if finish > begin:
                 stages[name] = stages.get(name, 0.0) + finish - begin

@@ -72,6 +72,18 @@ def test_a_tool_that_is_waited_for_is_not_the_first_phrase() -> None:
     assert "first_phrase" not in stages
 
 
+def test_work_that_began_before_the_caller_was_silent_is_hidden() -> None:
+    """An answer was begun in a pause, and kept after a sound that added no word."""
+    before: list[tuple[Moment, float]] = [
+        *(("speculation", -0.2), ("asr_start", -0.2), ("asr_final", -0.15)),
+        *(("llm_start", -0.15), ("llm_first", 0.2), ("phrase", 0.25)),
+    ]
+    turn = traced(*before, *FULL[:5], ("let_go", 0.5), ("sent", 0.5), ("heard", 0.5)).of(1)
+    assert turn.stages() == pytest.approx(
+        {"framing": 0.01, "jitter": 0.02, "vad": 0.07, "endpoint": 0.4, "unattributed": 0.0}
+    )
+
+
 def test_a_turn_without_an_answer_has_no_stages() -> None:
     assert traced(("speech_end", 1.0), ("decided", 1.5)).of(1).stages() == {}
 
