@@ -9,6 +9,7 @@ What no stage covers is stated as `unattributed`, so the parts always add up to
 the gap, and a delay nobody thought of shows instead of hiding.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -91,6 +92,39 @@ Span = tuple[str, float, float]
 """A stage's name, its begin and its end, in seconds."""
 
 
+READY = 0.001
+"""Seconds within which a piece of text came that was there when it was asked for."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast a model writes, from when its text was asked for and came.
+
+    Nobody asks while a phrase is made or the answer is held, and a model writes on meanwhile, or
+    does not: such a time is nobody's pace, and neither is that of text which then is there at once.
+
+    Attributes:
+        tokens: Pieces of text so far.
+        gaps: Seconds from one to the next, of those that were asked for all that time.
+    """
+
+    tokens: int = 0
+    gaps: list[float] = field(default_factory=list)
+    _latest: float = -math.inf
+    _behind: bool = True
+
+    def came(self, asked: float, now: float) -> None:
+        """Take a piece that was asked for at `asked` and came at `now`."""
+        self.tokens += 1
+        if asked - self._latest > READY:
+            self._behind = True
+        if not self._behind:
+            self.gaps.append(now - self._latest)
+        elif now - asked > READY:
+            self._behind = False
+        self._latest = now
+
+
 @dataclass(slots=True)
 class TurnTrace:
     """The marks of one turn, in the order they were made, and what else is known of it.
@@ -98,7 +132,7 @@ class TurnTrace:
     Attributes:
         turn: Its number.
         marks: Moments and their times, seconds of one monotonic clock.
-        pieces: When each piece of the model's text came, likewise.
+        pace: How fast the model wrote.
         words: Seconds of the caller's speech.
         audio: Seconds of the reply's audio.
         worked: Seconds for which each engine was at work, by "asr", "llm", "tts"; all attempts.
@@ -113,7 +147,7 @@ class TurnTrace:
 
     turn: int
     marks: list[tuple[Moment, float]] = field(default_factory=list)
-    pieces: list[float] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
     words: float = 0.0
     audio: float = 0.0
     worked: dict[str, float] = field(default_factory=dict)
@@ -184,7 +218,7 @@ class TurnTrace:
     def forget(self) -> None:
         """Forget the work on an answer that was dropped before it was given."""
         self.marks = [(moment, time) for moment, time in self.marks if moment in KEPT]
-        self.pieces.clear()
+        self.pace = Pace()
         self.missed = False
 
     def record(self, outcome: Outcome) -> dict[str, Any]:
@@ -230,15 +264,14 @@ class TurnTrace:
         }
 
     def _pace(self) -> dict[str, float] | None:
-        """Return the model's time to first token and its pace; None if it was not asked."""
-        asked = self.at("llm_start")
-        if asked is None or not self.pieces:
+        """Return the model's time to first token and its pace; None if it said nothing."""
+        asked, first = self.at("llm_start"), self.at("llm_first")
+        if asked is None or first is None:
             return None
-        first, last = self.pieces[0], self.pieces[-1]
-        gaps = [after - before for before, after in zip(self.pieces, self.pieces[1:], strict=False)]
-        pace = {"ttft": round(first - asked, 5), "tokens": len(self.pieces)}
-        if last > first:
-            pace["tokens_per_second"] = round(len(gaps) / (last - first), 1)
+        gaps = self.pace.gaps
+        pace = {"ttft": round(first - asked, 5), "tokens": self.pace.tokens}
+        if (spent := sum(gaps)) > 0:
+            pace["tokens_per_second"] = round(len(gaps) / spent, 1)
             pace["itl_p50"] = round(percentile(gaps, 50), 5)
             pace["itl_p95"] = round(percentile(gaps, 95), 5)
         return pace
@@ -265,10 +298,9 @@ class CallTrace:
         if self.wanted:
             self.of(turn).marks.append((moment, now))
 
-    def wrote(self, turn: int, now: float) -> None:
-        """Note that the model wrote a piece of text at `now`."""
-        if self.wanted:
-            self.of(turn).pieces.append(now)
+    def pace(self, turn: int) -> Pace:
+        """Return what takes how fast the model writes."""
+        return self.of(turn).pace
 
     def of(self, turn: int) -> TurnTrace:
         """Return the trace of `turn`, a new one if it has none."""

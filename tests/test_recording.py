@@ -210,6 +210,28 @@ async def test_a_held_answer_is_let_go_at_the_decision(tmp_path: Path) -> None:
     assert marks["tts_first"] < marks["decided"] <= marks["let_go"] <= marks["sent"]
 
 
+async def test_the_pace_told_is_the_model_s_and_not_the_speaker_s(tmp_path: Path) -> None:
+    story = " ".join(f"Word {n} of it, and then there is some more." for n in range(8))
+    async with (
+        running(
+            tmp_path,
+            ears=FakeEars(always="hello"),
+            mind=FakeMind(story, first=0.05, interval=0.01),
+            mouth=FakeMouth(character=0.02),
+            turn=FIXED,
+        ) as live,
+        dial(live.url) as caller,
+    ):
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        await heard(caller, 2)
+        await caller.hang_up()
+    (record,) = logged(tmp_path)
+    told = record["llm"]
+    assert told["tokens_per_second"] == pytest.approx(1 / told["itl_p50"], rel=0.3)
+    assert told["itl_p95"] < 0.5
+
+
 class Desk(NoTools):
     """One tool that takes its time, and says what it found."""
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency.trace import STAGES, CallTrace, Moment, percentile
+from latency.trace import STAGES, CallTrace, Moment, Pace, percentile
 
 
 def traced(*marks: tuple[Moment, float]) -> CallTrace:
@@ -120,3 +120,30 @@ def test_percentile_is_by_nearest_rank() -> None:
     assert percentile(range(1, 101), 95) == 95
     with pytest.raises(ValueError, match="no values"):
         percentile([], 50)
+
+
+def test_the_pace_of_a_model_is_told_without_the_time_that_nobody_asked() -> None:
+    pace = Pace()
+    for asked, now in ((0.0, 0.1), (0.1, 0.11), (0.11, 0.12)):
+        pace.came(asked, now)
+    pace.came(2.0, 2.0)  # a phrase was spoken meanwhile; these were there already
+    pace.came(2.0, 2.0001)
+    pace.came(2.0001, 2.005)  # nobody knows since when this was in the making
+    pace.came(2.005, 2.015)
+    assert pace.tokens == 7
+    assert pace.gaps == pytest.approx([0.01, 0.01, 0.01])
+
+
+def test_a_model_that_is_asked_twice_has_two_paces_and_its_first_delay() -> None:
+    trace = traced(("speech_end", 0.0), ("llm_start", 0.1), ("llm_first", 0.2))
+    trace.pace(1).came(0.1, 0.2)
+    trace.pace(1).came(0.2, 0.21)
+    for moment, at in (("tool_start", 0.3), ("tool_end", 1.3)):
+        trace.mark(moment, 1, at)  # type: ignore[arg-type]
+    trace.pace(1).came(1.3, 1.5)
+    trace.pace(1).came(1.5, 1.51)
+    told = trace.of(1).record("played")["llm"]
+    assert told == {
+        **{"ttft": 0.1, "tokens": 4, "tokens_per_second": 100.0},
+        **{"itl_p50": 0.01, "itl_p95": 0.01},
+    }

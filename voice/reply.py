@@ -146,22 +146,25 @@ class Thinking:
     ) -> AsyncGenerator[str, None]:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
         now = monotonic
-        phrases, first = self._phrases(), True
+        phrases, pace, first = self._phrases(), self.trace.pace(turn), True
         self.trace.mark("llm_start", turn, now())
         thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
             generation = thread.generate(self.params, self.due(turn))
             async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
+                asked = now()
                 async for piece in pieces:
+                    came = now()
                     if first:
-                        self.trace.mark("llm_first", turn, now())
+                        self.trace.mark("llm_first", turn, came)
                         first = False
                     if isinstance(piece, ToolCall):
                         calls.append(piece)
                     elif isinstance(piece, Text):
-                        self.trace.wrote(turn, now())
+                        pace.came(asked, came)
                         for phrase in phrases.push(piece.text):
                             yield self._noted(turn, phrase)
+                    asked = now()
         finally:
             thread.close()
         for phrase in phrases.flush():
