@@ -86,7 +86,7 @@ CUT_IN = 0.7
 turn are shorter than a second; who has heard an answer needs as long to object to it."""
 
 Outcome = Literal["played", "interrupted", "unheard", "failed", "hung_up"]
-"""What became of a reply; `unheard` was cancelled before its first sound."""
+"""What became of a reply; `unheard` was cancelled before its first sound, or had none."""
 
 Span = tuple[str, float, float]
 """A stage's name, its begin and its end, in seconds."""
@@ -140,6 +140,7 @@ class TurnTrace:
         asked: Seconds of work on the answer that was given, by engine.
         missed: Whether the caller was not understood.
         underruns: Times the reply ran dry before its end.
+        told: When the caller was told of the answer.
         late: How late the event loop was lately, in seconds.
         budget: What the gap may be, in seconds.
         over: The stage at fault if it is more, "" if not.
@@ -155,6 +156,7 @@ class TurnTrace:
     asked: Mapping[str, float] = field(default_factory=dict)
     missed: bool = False
     underruns: int = 0
+    told: float = 0.0
     late: float = 0.0
     budget: float = 0.0
     over: str = ""

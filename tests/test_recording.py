@@ -61,8 +61,11 @@ async def test_a_turn_is_recorded_from_the_last_sound_to_the_first(tmp_path: Pat
         await heard(caller, 1)
         await caller.say(voiced(), 16_000)
         await caller.until(lambda: bool(of_type(caller, "turn")), 10)
-        for turn in (10**30, -5, 7, 2, 2):  # of no other is there anything to keep
+        for turn in (10**30, -5, 7):  # of no other is there anything to keep
             await caller.socket.send(json.dumps({"type": "played", "turn": turn, "late": 0.0}))
+        await asyncio.sleep(0.2)
+        for late in (0, 10**400, "0", None):  # a page's 0.0; only the first counts
+            await caller.socket.send(json.dumps({"type": "played", "turn": 2, "late": late}))
         await heard(caller, 2)
         gap = caller.answer_gap()
         await caller.hang_up()
@@ -79,7 +82,7 @@ async def test_a_turn_is_recorded_from_the_last_sound_to_the_first(tmp_path: Pat
     assert record["total"] == pytest.approx(gap, abs=0.1)
     assert record["llm"]["tokens"] >= 5
     assert record["llm"]["ttft"] >= 0.059
-    assert record["marks"]["played"] == record["marks"]["sent"]
+    assert record["marks"]["sent"] <= record["marks"]["played"] < record["marks"]["sent"] + 0.15
     assert record["worked"] > 0.15
     assert record["wasted"] == 0
     turn = of_type(caller, "turn")[-1]

@@ -333,7 +333,7 @@ class Replies:
 
     def _audible(self, turn: int, at: float) -> None:
         """Note that the first sound of a reply has left, and is heard at `at`."""
-        trace = self.recording.heard(turn, at, self._call.budget)
+        trace = self.recording.heard(turn, at, self._call.budget, monotonic())
         if trace is not None and self._settings.profile == "bench":
             self._tell_markers(trace)
 

@@ -58,6 +58,9 @@ TYPING = 0.2
 LONGEST_TYPED = 1000
 """Characters of a typed message that are read."""
 
+PLAYED = 60.0
+"""Seconds that an answer may be under way to a client's loudspeaker."""
+
 STALLED = 0.02
 """Seconds by which a turn's timer is late when this process was away."""
 
@@ -167,7 +170,9 @@ class Session:
                 self._refuse("bad_message", 'a "text" message needs a string in "text"')
             case {"type": "session", **given}:
                 self._choose(given)
-            case {"type": "played", "turn": int(turn), "late": float(late)}:
+            case {"type": "played", "turn": int(turn), "late": int(late) | float(late)} if (
+                abs(late) < PLAYED
+            ):
                 self._recording.acknowledged(turn, self._now(), late)
             case {"type": "played", "turn": int(turn)}:
                 self._recording.acknowledged(turn, self._now())
