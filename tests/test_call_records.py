@@ -38,14 +38,14 @@ def test_what_came_after_a_failure_does_not_take_back_what_was_counted() -> None
     answered(call, 2, 1.5)
     call.over(2, "failed", 3, None)
     assert events[-1]["underruns"] == 3
-    # A task that is being made yet is told twice: it has failed, and makes way for the apology.
+    # A reply that is being made yet is told twice: it has failed, and makes way for the apology.
     answered(call, 3, 2.5)
-    making: Any = SimpleNamespace(add_done_callback=lambda done: done_callbacks.append(done))
-    done_callbacks: list[Any] = []
+    told: list[Any] = []
+    making: Any = SimpleNamespace(done=lambda: False, add_done_callback=told.append)
     call.over(3, "failed", 5, making)
     call.over(3, "interrupted", 5, making)
-    for done in done_callbacks:
-        done(making)
+    for tell in told:
+        tell(making)
     assert [event["turn"] for event in events if event["type"] == "trace"] == [2, 3]
     assert (events[-1]["outcome"], events[-1]["underruns"]) == ("failed", 2)
 

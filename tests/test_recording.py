@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,88 @@ async def test_a_reply_that_fails_is_recorded_as_failed(tmp_path: Path) -> None:
         await caller.hang_up()
     assert logged(tmp_path)[0]["outcome"] == "failed"
     assert logged(tmp_path)[0]["total"] is None
+
+
+async def test_a_reply_that_stalls_is_recorded_as_failed(tmp_path: Path) -> None:
+    hung = FakeMind("Never said.", first=60.0)
+    impatient = replace(FIXED, longest_stall=1.0)
+    async with (
+        running(
+            tmp_path,
+            ears=FakeEars(always="hello"),
+            mind=hung,
+            turn=impatient,
+            tool_timeout=0.9,
+        ) as live,
+        dial(live.url) as caller,
+    ):
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        assert await caller.until(lambda: bool(logged(tmp_path)), 10)
+        await caller.hang_up()
+    assert logged(tmp_path)[0]["outcome"] == "failed"
+
+
+async def test_a_call_that_fails_keeps_the_record_of_its_turn(tmp_path: Path) -> None:
+    class Wrong(FakeMouth):
+        """Has a defect that nothing expects, after its first word."""
+
+        async def speak(
+            self, phrases: AsyncIterator[str], voice: str, deadline: float
+        ) -> AsyncGenerator[Chunk, None]:
+            async for chunk in super().speak(phrases, voice, deadline):
+                yield chunk
+                if len(self.phrases) > 1:
+                    await asyncio.sleep(0.1)
+                    raise ZeroDivisionError
+
+    async with (
+        running(tmp_path, ears=FakeEars(always="hello"), mouth=Wrong(), turn=FIXED) as live,
+        dial(live.url) as caller,
+    ):
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        assert await caller.until(lambda: bool(caller.ended), 10)
+        assert caller.ended == "error"
+    (record,) = logged(tmp_path)
+    assert record["outcome"] == "failed"
+    assert closes(record)
+
+
+async def test_a_held_answer_that_fails_is_wasted_work(tmp_path: Path) -> None:
+    patient = TurnSettings(shortest_wait=0.8, longest_wait=0.8, idle=30.0, longest_stall=8.0)
+
+    class Once(Broken):
+        """Fails with the second phrase only."""
+
+        async def speak(
+            self, phrases: AsyncIterator[str], voice: str, deadline: float
+        ) -> AsyncGenerator[Chunk, None]:
+            if len(self.phrases) == 1:
+                self.phrases.append(await anext(aiter(phrases)))
+                raise MouthError("hoarse")
+            async for chunk in FakeMouth.speak(self, phrases, voice, deadline):
+                yield chunk
+
+    mind = FakeMind("Here it is.", first=0.1)
+    async with (
+        running(
+            tmp_path, ears=FakeEars(always="hello"), mind=mind, mouth=Once(), turn=patient
+        ) as live,
+        dial(live.url) as caller,
+    ):
+        live.server.load.note = lambda *_: None  # type: ignore[method-assign]
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        await heard(caller, 2)
+        await caller.hang_up()
+    (record,) = logged(tmp_path)
+    assert record["outcome"] == "played"
+    assert record["speculations"] == {"begun": 1, "kept": 0, "dropped": 1}
+    assert record["wasted"] >= 0.09
+    assert record["worked"] >= 0.19
+    lost = [event for event in logged(tmp_path, "work") if event["wasted"]]
+    assert [event["turn"] for event in lost] == [2]
 
 
 async def test_a_dropped_answer_is_counted_and_its_work_is_no_stage(tmp_path: Path) -> None:

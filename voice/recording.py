@@ -151,7 +151,7 @@ class Recording:
         if outcome in ("interrupted", "played") and trace.at("heard") is None:
             outcome = "unheard"
         self.resumed()
-        if making is None:
+        if making is None or making.done():
             self._write(turn, outcome)
         else:
             making.add_done_callback(lambda _: self._write(turn, outcome))

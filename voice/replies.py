@@ -182,7 +182,7 @@ class Replies:
             if self._turn.replying(turn):
                 self._over_reply(turn, "failed")
             if self.attempt is not None and self.attempt.turn == turn:
-                self.attempt.failed = True
+                self.attempt.failed = spent.wasted = True
             self._call.feed(ReplyFailed(turn))
         finally:
             self.tally.add(spent)
@@ -354,11 +354,18 @@ class Replies:
         """Note what became of a reply."""
         self.recording.over(turn, outcome, self.speaker.underruns, self._reply)
 
-    def stop(self, turn: int) -> None:
-        """Stop the sound and the work of reply `turn`, if either goes on."""
+    def close(self) -> None:
+        """Be silent; what is still being said then, the call's own failure has cut off."""
+        if (turn := self.speaker.turn) != 0:
+            self._over_reply(turn, "failed")
+            self.speaker.stop(turn)
+
+    def stop(self, turn: int, stalled: bool = False) -> None:
+        """Stop the sound and the work of reply `turn`, if either goes on; tell if it `stalled`."""
         if self.speaker.turn == turn:
             left = self._turn.floor is Floor.OVER
-            self._over_reply(turn, "hung_up" if left else "interrupted")
+            cut: Fate = "failed" if stalled else "hung_up" if left else "interrupted"
+            self._over_reply(turn, cut)
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None

@@ -214,7 +214,7 @@ class Session:
     async def _free(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._replies.speaker.stop(self._replies.speaker.turn)
+        self._replies.close()
         self._detector.close()
         self._ears.drop()
         self._replies.thinking.prefill.close()
@@ -278,8 +278,8 @@ class Session:
                 self._judge()
             case ResumeReply(turn):
                 self._resume(turn)
-            case CancelReply(turn):
-                self._replies.stop(turn)
+            case CancelReply(turn, stalled):
+                self._replies.stop(turn, stalled)
             case StartReply(turn, cause, waited_from):
                 waits = waited_from is not None or cause is Cause.TYPED
                 self._replies.start(turn, cause, (self._due or self._now()) if waits else None)
