@@ -18,6 +18,8 @@ from tts.engine import Chunk
 from tts.engine import EngineError as MouthError
 from tts.fake import Fake as FakeMouth
 from voice.client import Caller, Event, dial
+from voice.disturbance import Disturbances
+from voice.interruption import Ruling
 from voice.reply import PATIENCE
 from voice.settings import TurnSettings
 from voice.tools import Outcome
@@ -120,6 +122,29 @@ async def test_an_interruption_is_timed(tmp_path: Path) -> None:
     assert last["turn"] == cut["turn"] + 1
     assert closes(cut)
     assert closes(last)
+
+
+async def test_an_interruption_that_seemed_an_echo_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It silences the answer not when it begins but when it is judged."""
+    monkeypatch.setattr(Disturbances, "is_echo", lambda *_: True)
+    monkeypatch.setattr(Disturbances, "judge", lambda *_: Ruling.INTERRUPT)
+    story = FakeMind(" ".join(f"word{number}" for number in range(40)) + ".")
+    async with (
+        running(tmp_path, ears=FakeEars(always="wait a moment"), mind=story) as live,
+        dial(live.url) as caller,
+    ):
+        await heard(caller, 1)
+        await caller.say(voiced(), 16_000)
+        assert await caller.until(lambda: bool(of_type(caller, "turn")), 10)
+        await asyncio.sleep(1.0)
+        await caller.say(voiced(), 16_000)
+        assert await caller.until(lambda: bool(logged(tmp_path)), 10)
+        await caller.hang_up()
+    (cut, *_) = logged(tmp_path)
+    assert cut["outcome"] == "interrupted"
+    assert cut["marks"]["heard"] + 0.9 < cut["barge_in"]["heard"] < cut["barge_in"]["stopped"]
 
 
 async def test_a_caller_who_was_not_done_is_a_false_end_of_turn(tmp_path: Path) -> None:

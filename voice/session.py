@@ -270,8 +270,7 @@ class Session:
                 self._replies.drop_attempt()
             case PauseReply():
                 self._replies.speaker.pause()
-                began = self._ears.made(self._disturbances.sound.began)
-                self._recording.disturbed(began, self._now())
+                self._disturbed()
                 if self._settings.profile == "bench":
                     self.line.tell({"ev": "clear", "t": self._now()})
             case JudgeSound():
@@ -363,7 +362,14 @@ class Session:
         if floor is Floor.CONTESTED:
             sound = described(self._disturbances.sound.evidence, ruling)
             self.note({"type": "sound", "turn": self._turn.number, **sound})
+        elif ruling is Ruling.INTERRUPT:
+            self._disturbed()  # it seemed an echo so far, and has silenced nothing
         self.feed(Ruled(ruling is Ruling.INTERRUPT))
+
+    def _disturbed(self) -> None:
+        """Note that the latest sound silences the answer now."""
+        began = self._ears.made(self._disturbances.sound.began)
+        self._recording.disturbed(began, self._now())
 
     async def _hear_out(self) -> None:
         if await self._disturbances.hear_out() and self._turn.floor is Floor.CONTESTED:
