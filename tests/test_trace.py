@@ -144,6 +144,9 @@ def test_a_model_that_is_asked_twice_has_two_paces_and_its_first_delay() -> None
     trace.pace(1).came(1.5, 1.51)
     told = trace.of(1).record("played")["llm"]
     assert told == {
-        **{"ttft": 0.1, "tokens": 4, "tokens_per_second": 100.0},
-        **{"itl_p50": 0.01, "itl_p95": 0.01},
+        "ttft": 0.1,
+        "tokens": 4,
+        "tokens_per_second": 100.0,
+        "itl_p50": 0.01,
+        "itl_p95": 0.01,
     }

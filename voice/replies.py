@@ -364,8 +364,7 @@ class Replies:
         """Stop the sound and the work of reply `turn`, if either goes on; tell if it `stalled`."""
         if self.speaker.turn == turn:
             left = self._turn.floor is Floor.OVER
-            cut: Fate = "failed" if stalled else "hung_up" if left else "interrupted"
-            self._over_reply(turn, cut)
+            self._over_reply(turn, "failed" if stalled else "hung_up" if left else "interrupted")
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None
