@@ -362,9 +362,13 @@ class Replies:
 
     def stop(self, turn: int, stalled: bool = False) -> None:
         """Stop the sound and the work of reply `turn`, if either goes on; tell if it `stalled`."""
-        if self.speaker.turn == turn:
+        saying, making = self.speaker.turn == turn, self._reply
+        if self.attempt is not None and self.attempt.turn == turn:
+            self.drop_attempt()  # it was decided, but not yet whether its words are all
+        if saying:
             left = self._turn.floor is Floor.OVER
-            self._over_reply(turn, "failed" if stalled else "hung_up" if left else "interrupted")
+            fate: Fate = "failed" if stalled else "hung_up" if left else "interrupted"
+            self.recording.over(turn, fate, self.speaker.underruns, making)
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None
