@@ -42,6 +42,11 @@ def only(server: Server) -> Session:
     return session
 
 
+def notice(session: Session, kind: type[SpeechStarted | SpeechStopped]) -> None:
+    """Let the detector of a call have found this, now."""
+    session._noticed(kind(session._ears.samples))
+
+
 async def greeted(caller: Caller) -> None:
     assert await caller.until(lambda: bool(caller.heard()), 10)
 
@@ -152,27 +157,24 @@ async def test_a_caller_who_goes_on_while_words_are_looked_at_again_is_heard(
         await greeted(caller)
         session = only(live.server)
 
-        def notice(kind: type[SpeechStarted | SpeechStopped]) -> None:
-            session._noticed(kind(session._ears.samples))
-
-        notice(SpeechStarted)
+        notice(session, SpeechStarted)
         await asyncio.sleep(0.2)
-        notice(SpeechStopped)
+        notice(session, SpeechStopped)
         assert await until(lambda: session._replies.speaker.began)
         await asyncio.sleep(0.1)  # it is worth keeping
         ears.delay = 0.8
-        notice(SpeechStarted)  # a sound too short for a word
+        notice(session, SpeechStarted)  # a sound too short for a word
         await asyncio.sleep(0.02)
-        notice(SpeechStopped)
+        notice(session, SpeechStopped)
         assert await until(lambda: session._turn.floor is Floor.THINKING)
-        notice(SpeechStarted)  # they were not done
+        notice(session, SpeechStarted)  # they were not done
         assert session._turn.floor is Floor.USER
         since = len(caller.audio)
         await asyncio.sleep(1.0)
         assert len(caller.audio) == since, "the agent speaks into the caller's words"
         assert session._replies.attempt is None
         assert session._ears.utterance is not None
-        notice(SpeechStopped)
+        notice(session, SpeechStopped)
         assert await caller.until(lambda: len(caller.heard()) == 2, 5)
         await caller.hang_up()
         said = [entry.item for entry in session.context.entries][1:]
@@ -185,6 +187,29 @@ async def test_a_caller_who_goes_on_while_words_are_looked_at_again_is_heard(
     assert (unheard["outcome"], unheard["cut_in"]) == ("unheard", True)
     assert unheard["speculations"] == {"begun": 1, "kept": 0, "dropped": 1}
     assert answered["outcome"] == "played"
+
+
+async def test_of_two_looks_at_the_words_the_later_one_counts(tmp_path: Path) -> None:
+    ears = FakeEars(always="on monday", delay=0.02)
+    turn = TurnSettings(shortest_wait=0.5, longest_wait=0.5, longest_stall=8.0, idle=30.0)
+    async with running(tmp_path, ears=ears, turn=turn) as live, dial(live.url) as caller:
+        idle(live)
+        await greeted(caller)
+        session = only(live.server)
+        notice(session, SpeechStarted)
+        await asyncio.sleep(0.2)
+        notice(session, SpeechStopped)
+        assert await until(lambda: session._replies.speaker.began)
+        for delay in (0.3, 1.2):
+            await asyncio.sleep(0.1)
+            ears.delay = delay
+            notice(session, SpeechStarted)  # a sound too short for a word
+            await asyncio.sleep(0.02)
+            notice(session, SpeechStopped)
+        assert await until(lambda: session._turn.floor is Floor.THINKING)
+        await asyncio.sleep(0.2)
+        assert session._replies.speaker.held, "answered before the second sound was looked at"
+        assert await caller.until(lambda: len(caller.heard()) == 2, 5)
 
 
 async def test_no_tool_runs_before_the_decision(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class Replies:
         attempt = self.attempt
         if attempt is not None and attempt.turn == turn and not attempt.failed:
             attempt.decided = True
-            if not attempt.checking:
+            if attempt.checking is None:
                 self._let_go(attempt)
             return
         self.drop_attempt()
@@ -218,14 +218,14 @@ class Replies:
             return
         asked = monotonic()
         self._trace.mark("asr_start", attempt.turn, asked)
-        attempt.checking = True
+        attempt.checking = final[0]
 
         async def check() -> None:
             await asyncio.wait({final[0]})
-            if self.attempt is not attempt:
-                return
+            if self.attempt is not attempt or attempt.checking is not final[0]:
+                return  # it is dropped, or looked at once more
             failed = final[0].cancelled() or final[0].exception() is not None
-            attempt.checking = False
+            attempt.checking = None
             if not failed and not attempt.failed and attempt.answers(final[0].result().text):
                 self._trace.mark("asr_final", attempt.turn, monotonic())
                 if attempt.decided:
