@@ -1,5 +1,6 @@
 """What the records of one call say of its turns, event by event."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,13 @@ from voice.hearing import FellSilent
 from voice.recording import Recording
 from voice.speculation import Spent
 
+from helpers import plain_agent
 
-def recording() -> tuple[Recording, list[dict[str, Any]]]:
+
+def recording(codec_delay: float = 0.0) -> tuple[Recording, list[dict[str, Any]]]:
     """Return what records a call, and its events."""
     events: list[Any] = []
-    line: Any = SimpleNamespace(transport="websocket", codec_delay=0.0)
+    line: Any = SimpleNamespace(transport="websocket", codec_delay=codec_delay)
     made = Recording(
         "call_1", line, events.append, events.append, lambda: 0.0, lambda *_: "llm", True
     )
@@ -78,6 +81,24 @@ def test_an_end_of_speech_that_is_revised_is_not_told_before_it_came() -> None:
     assert events[-1]["stages"]["endpoint"] == pytest.approx(0.38)
     for _, begin, end in events[-1]["spans"]:
         assert begin <= end
+
+
+def test_a_codec_delays_what_either_side_says() -> None:
+    call, events = recording(codec_delay=0.006)
+    call.fell_silent(silence())
+    answered(call, 2, 1.5)
+    call.disturbed(3.0, 3.1)
+    call.over(2, "interrupted", 0, None)
+    told = events[-1]
+    assert told["began"] == pytest.approx(0.994)
+    assert told["total"] == pytest.approx(0.6 + 2 * 0.006)
+    assert told["barge_in"] == pytest.approx({"heard": 2.0, "stopped": 2.106})
+
+
+@pytest.mark.parametrize("budget", [-1.0, 0.0, float("nan"), 1000.0])
+def test_an_agent_s_budget_is_one(budget: float) -> None:
+    with pytest.raises(ValueError, match="budget"):
+        replace(plain_agent(), budget=budget)
 
 
 def test_all_work_of_a_turn_is_counted_and_what_was_dropped_is_wasted() -> None:

@@ -426,8 +426,7 @@ async def test_typed_words_are_answered_and_recorded(tmp_path: Path) -> None:
 
 async def test_a_call_has_its_own_budget_and_the_agent_its(tmp_path: Path) -> None:
     slow = FakeMind("Yes.", first=0.4)
-    agent = plain_agent()
-    object.__setattr__(agent, "budget", 0.55)
+    agent = replace(plain_agent(), budget=0.55)
     async with running(
         tmp_path, ears=FakeEars(always="hello"), mind=slow, agent=agent, turn=FIXED
     ) as live:

@@ -65,7 +65,7 @@ class Recording:
 
     def disturbed(self, sound: float, stopped: float) -> None:
         """Note that a sound, which began at `sound`, has silenced the answer at `stopped`."""
-        self._sound, self._stopped = sound, stopped
+        self._sound, self._stopped = sound - self.line.codec_delay, stopped
 
     def resumed(self) -> None:
         """Note that it was no interruption."""
