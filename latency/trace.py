@@ -139,7 +139,7 @@ class TurnTrace:
         wasted: That part of them which went into answers that were dropped.
         asked: Seconds of work on the answer that was given, by engine.
         missed: Whether the caller was not understood.
-        underruns: Times the reply ran dry before its end.
+        underruns: Times the reply ran dry before its end, other than for a tool.
         told: When the caller was told of the answer.
         late: How late the event loop was lately, in seconds.
         budget: What the gap may be, in seconds.

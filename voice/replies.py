@@ -106,7 +106,14 @@ class Replies:
         """Get ready. `turn` is only looked at here; events for it go to `call`."""
         self.recording = recording
         self.speaker = Speaker(
-            crew.pacer, line, call.tell, self._sent, self._audible, self._played, echo
+            crew.pacer,
+            line,
+            call.tell,
+            self._sent,
+            self._audible,
+            self._played,
+            echo,
+            lambda: self.thinking.working,
         )
         self.thinking = Thinking(
             prefill=Prefill(crew.mind),
