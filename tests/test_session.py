@@ -140,6 +140,25 @@ async def test_a_tool_at_work_ends_before_its_call_is_closed(tmp_path: Path) -> 
         assert (tool.done, tool.closed) == (1, 1)
 
 
+async def test_a_tool_that_outlasts_its_call_leaves_no_log_open(tmp_path: Path) -> None:
+    tool = Tool(1.0)
+    tool.close = lambda: None  # type: ignore[method-assign]
+    async with running(tmp_path, mind=LOOKS, agent=plain_agent(tool), tool_timeout=0.3) as live:
+        async with dial(live.url) as caller:
+            await settled(caller)
+            await caller.type("look it up")
+            while not tool.calls:
+                await asyncio.sleep(0.01)
+        while live.server.sessions or not tool.done:
+            await asyncio.sleep(0.02)
+        (log,) = tmp_path.glob("calls/*.jsonl")
+        while '"type": "tool"' not in log.read_text():
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+        held = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+        assert log.resolve() not in held
+
+
 async def test_words_taken_back_by_typing_do_not_return(tmp_path: Path) -> None:
     async with (
         running(tmp_path, ears=FakeEars(["book monday", "yes"], delay=SLOW_EARS)) as live,
