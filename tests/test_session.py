@@ -32,6 +32,17 @@ async def settled(caller: Caller, since: int = 0) -> list[str]:
     return caller.heard(since)
 
 
+def log_of(data: Path) -> Path:
+    """Return the log of the only call."""
+    (log,) = data.resolve().glob("calls/*.jsonl")
+    return log
+
+
+def held_open() -> list[Path]:
+    """Return the files that this process has open."""
+    return [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+
+
 async def cough(caller: Caller) -> None:
     await caller.say(voiced(0.3), 16_000)
 
@@ -151,12 +162,10 @@ async def test_a_tool_that_outlasts_its_call_leaves_no_log_open(tmp_path: Path) 
                 await asyncio.sleep(0.01)
         while live.server.sessions or not tool.done:
             await asyncio.sleep(0.02)
-        (log,) = tmp_path.glob("calls/*.jsonl")
-        while '"type": "tool"' not in log.read_text():
+        while '"type": "tool"' not in log_of(tmp_path).read_text():
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.1)
-        held = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
-        assert log.resolve() not in held
+        assert log_of(tmp_path) not in held_open()
 
 
 async def test_words_taken_back_by_typing_do_not_return(tmp_path: Path) -> None:
