@@ -111,6 +111,12 @@ async def provoke(live: Running, random: Random, known: set[Session]) -> None:
             await caller.hang_up()
 
 
+def logs(data: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the events of every call, by its name."""
+    files = data.glob("calls/*.jsonl")
+    return {file.stem: list(map(json.loads, file.read_text().splitlines())) for file in files}
+
+
 def check(record: dict[str, Any], events: list[dict[str, Any]]) -> None:
     """Check a record on its own, and against what else was told of its turn."""
     own = [event for event in events if event.get("turn") == record["turn"]]
@@ -166,11 +172,10 @@ async def test_every_turn_that_was_waited_for_has_one_record(
             await asyncio.sleep(0.02)
     assert {session.ended for session in known} & {"error"} == set()
     recorded: dict[str, list[int]] = defaultdict(list)
-    for file in tmp_path.glob("calls/*.jsonl"):
-        events = [json.loads(line) for line in file.read_text().splitlines()]
+    for call, events in logs(tmp_path).items():
         for record in (event for event in events if event["type"] == "trace"):
-            assert record["call"] == file.stem
-            recorded[file.stem].append(record["turn"])
+            assert record["call"] == call
+            recorded[call].append(record["turn"])
             check(record, events)
     assert Counter((c, turn) for c, turns in recorded.items() for turn in turns) == waited
     assert len(waited) >= CALLERS
