@@ -65,8 +65,12 @@ STAGES: tuple[tuple[str, Moment, Moment], ...] = (
 )
 """Each stage with the moment that begins it and the one that ends it."""
 
-NEVER: Mapping[str, Moment] = {"first_phrase": "tool_start"}
-"""The moment which says that a stage that has begun does not come to pass: a model that calls a
+BEGINS: Mapping[str, str] = {first: name for name, first, _ in STAGES}
+
+ENDS: Mapping[str, str] = {last: name for name, _, last in STAGES}
+
+VOIDS: Mapping[str, str] = {"tool_start": "first_phrase"}
+"""Stages that have begun and do not come to pass, by the moment that says so: a model that calls a
 tool has written no phrase, and the next one is about what the tool said."""
 
 NAMES = tuple(name for name, _, _ in STAGES)
@@ -177,17 +181,15 @@ class TurnTrace:
 
     def spans(self) -> list[Span]:
         """Return every stretch of work, in order of its begin; each end has the latest begin."""
-        spans = []
-        for name, first, last in STAGES:
-            begin: float | None = None
-            for moment, time in self.marks:
-                if moment == first:
-                    begin = time
-                elif moment == last and begin is not None:
-                    spans.append((name, begin, time))
-                    begin = None
-                elif moment == NEVER.get(name):
-                    begin = None
+        spans: list[Span] = []
+        begun: dict[str, float] = {}
+        for moment, time in self.marks:
+            name = ENDS.get(moment, "")
+            if name in begun:
+                spans.append((name, begun.pop(name), time))
+            begun.pop(VOIDS.get(moment, ""), None)
+            if moment in BEGINS:
+                begun[BEGINS[moment]] = time
         return sorted(spans, key=lambda span: span[1:])
 
     def stages(self) -> dict[str, float]:
