@@ -51,6 +51,7 @@ def closes(record: dict[str, Any]) -> bool:
 
 
 async def test_a_turn_is_recorded_from_the_last_sound_to_the_first(tmp_path: Path) -> None:
+    speech = voiced()  # its making would hold up packets
     async with (
         running(
             tmp_path,
@@ -62,7 +63,7 @@ async def test_a_turn_is_recorded_from_the_last_sound_to_the_first(tmp_path: Pat
         dial(live.url) as caller,
     ):
         await heard(caller, 1)
-        await caller.say(voiced(), 16_000)
+        await caller.say(speech, 16_000)
         await caller.until(lambda: bool(of_type(caller, "turn")), 10)
         for turn in (10**30, -5, 7):  # of no other is there anything to keep
             await caller.socket.send(json.dumps({"type": "played", "turn": turn, "late": 0.0}))
