@@ -40,9 +40,9 @@ LONG = 2
 CONFIRMED = 2
 """Long runs that the winner needs."""
 
-LEAST_P = 0.010
-"""Seconds that a percentile must differ, however alike repeated runs are: half a 20 ms frame, in
-which a caller's last sample may lie anywhere."""
+LEAST_P = 0.02
+"""Seconds by which percentiles must differ, however alike repeated runs are: a frame, in which a
+caller's last sample may lie anywhere."""
 
 LEAST_COST = 0.03
 """Share by which costs must differ. The same stubs cost 2 to 4 % more or less from run to run on an
