@@ -112,6 +112,7 @@ class Outcome:
         lost: Calls that were lost.
         cost: Core-seconds of the server for each minute of each call.
         memory: Megabytes of the server for each call.
+        late: Seconds by which the callers' own frames were late, at most: they had no core.
         took: Seconds that the run took, the server's start included.
         failed: Why there is no result, "" if there is one.
     """
@@ -124,6 +125,7 @@ class Outcome:
     lost: int = 0
     cost: float = 0.0
     memory: float = 0.0
+    late: float = 0.0
     took: float = 0.0
     failed: str = ""
 

@@ -1,0 +1,185 @@
+"""What a search found, in words and numbers: for the terminal, the profile file and the report. Pure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from voice.tune_front import front, knee
+from voice.tune_search import Ladder, Measured, Point, Search, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """Where and how a search was made.
+
+    Attributes:
+        command: What reproduces it.
+        date: When it ended, ISO 8601.
+        machine: Processor, cores, memory.
+        engines: What hears, thinks and speaks, by "asr", "llm", "tts".
+        version: Of the server.
+        load: What the callers did, in words.
+        cost_per_hour: Of the machine, in a currency; 0 to tell cost as core-seconds.
+        cores: Of the machine.
+        interrupted: Whether the search was stopped before its end.
+    """
+
+    command: str
+    date: str
+    machine: str
+    engines: Mapping[str, str]
+    version: str
+    load: str
+    cost_per_hour: float = 0.0
+    cores: int = 1
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """What one value of a knob did by itself, against the start.
+
+    Attributes:
+        value: The value.
+        measured: What was measured with it.
+        p: Change of the percentile, in seconds; None without a result.
+        p_spread: Where that change lies with 95 % confidence, from and to.
+        cost: Change of the cost, as a share of the start's.
+        cost_spread: The least such change that is one.
+    """
+
+    value: Value
+    measured: Measured
+    p: float | None
+    p_spread: tuple[float, float]
+    cost: float | None
+    cost_spread: float
+
+
+def bought(search: Search, place: int) -> list[Bought]:
+    """Return what each value of a knob did, all other knobs at the start, in the ladder's order."""
+    start, percent = search.of(search.start), search.goal.percentile
+    ladder, found = search.ladders[place], list[Bought]()
+    for entry in search.alone(place):
+        value = ladder.values[entry.point[place]]
+        if not entry.good or not start.good or not entry.turns:
+            found.append(Bought(value, entry, None, (0.0, 0.0), None, 0.0))
+            continue
+        low, high = entry.span(percent)
+        change = entry.at(percent) - start.at(percent)
+        between = search.noise_p(entry, start)
+        spread = (
+            min(low - start.at(percent), change - between),
+            max(high - start.at(percent), change + between),
+        )
+        share = entry.cost / start.cost - 1
+        noise = search.noise_cost(entry, start) / start.cost
+        found.append(Bought(value, entry, change, spread, share, noise))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One configuration with one number of calls.
+
+    Attributes:
+        measured: What was measured.
+        price: What a call-minute costs.
+    """
+
+    measured: Measured
+    price: float
+
+
+class Findings:
+    """A search, read."""
+
+    def __init__(self, search: Search, about: About) -> None:
+        self.search, self.about, self.goal = search, about, search.goal
+        self.best, self.start = search.best, search.of(search.start)
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything holds the budget."""
+        return bool(self.best.good) and self.best.holds(self.goal)
+
+    @property
+    def unit(self) -> str:
+        """What costs are told in."""
+        return "per call-minute" if self.about.cost_per_hour else "core-s per call-minute"
+
+    def price(self, measured: Measured) -> float:
+        """Return what a call-minute costs: the machine's price by its calls, or core-seconds."""
+        if self.about.cost_per_hour:
+            return self.about.cost_per_hour / 60 / measured.calls
+        return measured.cost
+
+    def levels(self, point: Point) -> list[Level]:
+        """Return what is known of a configuration by its number of calls, fewest first."""
+        known = [m for (at, _), m in self.search.measured.items() if at == point and m.good]
+        return [Level(m, self.price(m)) for m in sorted(known, key=lambda m: m.calls) if m.turns]
+
+    def front(self) -> list[Measured]:
+        """Return what nothing beats in latency, calls and cost, of what cuts nobody off."""
+        fair = [
+            m
+            for m in self.search.measured.values()
+            if m.good and not set(m.faults(self.goal)) - {"over budget"}
+        ]
+        percent = self.goal.percentile
+        axes = [(m.at(percent), -m.calls, self.price(m)) for m in fair]
+        return [fair[place] for place in front(axes)]
+
+    def knee(self, point: Point) -> Measured | None:
+        """Return where the latency of a configuration bends up with the number of calls."""
+        levels = [level.measured for level in self.levels(point)]
+        curve = [(float(m.calls), m.at(self.goal.percentile)) for m in levels]
+        place = knee(curve)
+        return None if place is None else levels[place]
+
+    def changed(self) -> list[tuple[Ladder, Value, Value]]:
+        """Return the knobs that the best has elsewhere than the start, with both values."""
+        places = zip(self.search.ladders, self.start.point, self.best.point, strict=True)
+        return [(lad, lad.values[a], lad.values[b]) for lad, a, b in places if a != b]
+
+    def verdict(self) -> str:
+        """Return in one sentence what was found."""
+        goal, best, start = self.goal, self.best, self.start
+        wanted = f"p{goal.percentile:g} ≤ {shown_ms(goal.budget)} at {goal.calls} calls"
+        if not best.good:
+            return f"Nothing could be measured: {best.failed or 'no run ended'}."
+        at = shown_ms(best.at(goal.percentile))
+        if not self.holds:
+            why = ", ".join(best.faults(goal))
+            return f"No configuration tried holds {wanted}. The nearest has p{goal.percentile:g} {at} ({why})."
+        if best.point == start.point:
+            return f"The start holds {wanted}, with {at}, and nothing tried is clearly cheaper."
+        if not start.good or not start.holds(goal):
+            why = ", ".join(start.faults(goal))
+            return f"Found: {wanted} is held, with {at}. The start does not hold it ({why})."
+        saved = 1 - best.cost / start.cost
+        if saved > self.search.noise_cost(best, start) / start.cost:
+            return f"Found: {wanted} is held, with {at}, for {saved:.0%} less than the start."
+        return f"Found: {wanted} is held, with {at}; the start does it in {shown_ms(start.at(goal.percentile))}, for the same cost."
+
+
+def shown_ms(seconds: float) -> str:
+    """Return seconds as milliseconds."""
+    return "no answer" if seconds == float("inf") else f"{1000 * seconds:.0f} ms"
+
+
+def shown_value(value: Value) -> str:
+    """Return a knob's value."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shown_values(values: Mapping[str, Value], names: Sequence[str] = ()) -> str:
+    """Return knobs with their values, all or some."""
+    return ", ".join(f"{n} {shown_value(v)}" for n, v in values.items() if not names or n in names)
+
+
+def price_shown(findings: Findings) -> Callable[[float], str]:
+    """Return what shows a price in its unit."""
+    if findings.about.cost_per_hour:
+        return lambda price: f"{price:.5f}"
+    return lambda price: f"{price:.2f}"
