@@ -140,6 +140,26 @@ class Edges:
         self.noise = self.floor + above
 
 
+QUIETEST_DB = -38.0
+"""How far below its loudest sample the last audible one of some speech lies at most, in dB."""
+
+NOISE_CREST = 4.0
+"""How far the peaks of noise rise above its level: of a hiss, one sample in 16,000 does."""
+
+
+def last_sound(pcm: NDArray[np.float32], noise_db: float) -> int:
+    """Return how many samples of `pcm` end with the last audible one; 0 if none is.
+
+    Unlike an edge found from blocks, this is exact to the sample, as a budget wants it.
+    `noise_db` is the level that the noise stays below, in dBFS.
+    """
+    loud = np.abs(pcm)
+    peak = float(loud.max(initial=0.0))
+    least = max(peak * 10 ** (QUIETEST_DB / 20), NOISE_CREST * 10 ** (noise_db / 20))
+    found = np.flatnonzero(loud >= least)
+    return int(found[-1]) + 1 if len(found) and peak > 0 else 0
+
+
 def decibels(power: float) -> float:
     """Return a mean square as dBFS, at least `SILENT_DB`."""
     return 10 * math.log10(power) if power > SILENT_POWER else SILENT_DB

@@ -430,6 +430,11 @@ class SpeechDetector:
         """Whether somebody speaks, as was told last."""
         return self._detection.phase is Phase.SPEAKING
 
+    @property
+    def noise(self) -> float:
+        """Level that the noise stays below, in dBFS."""
+        return self._detection.edges.noise
+
     def push(self, pcm: Pcm) -> None:
         """Add samples at 16 kHz, of any length; they must not change afterwards.
 

@@ -2,89 +2,139 @@
 
 Shells call `mark` with a moment's name; nothing else in the house knows about
 stages. A turn's gap runs from the last sample of the caller's speech to the
-first frame of the answer on the wire. Stages are the spans between two marks;
-what no stage covers is stated as `unattributed`, so the parts always add up to
+first audible sample of the answer. Stages are the spans between two marks, as
+far as they lie on the critical path: work that was done while the end of the
+turn was still open cost nobody time, and shows as a span but not as a stage.
+What no stage covers is stated as `unattributed`, so the parts always add up to
 the gap, and a delay nobody thought of shows instead of hiding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Moment = Literal[
     "speech_end",
+    "arrived",
+    "released",
+    "vad_end",
     "decided",
+    "speculation",
+    "dropped",
+    "let_go",
+    "asr_start",
     "asr_final",
     "llm_start",
     "llm_first",
     "phrase",
     "tool_start",
     "tool_end",
+    "tts_start",
     "tts_first",
     "sent",
+    "heard",
+    "played",
+    "barge_in",
+    "stopped",
 ]
-"""The moments of a turn, each in seconds of the loop's clock."""
+"""The moments of a turn, each in seconds of one monotonic clock.
+
+`speech_end` is the last audible sample of the caller, `arrived` its packet, `released` the jitter
+buffer's word, `vad_end` the detector's, `decided` when the rule said that the turn is over (not
+when the loop came round to it). `speculation`, `dropped` and `let_go` are those of an answer made
+before. `sent` is the first frame of the answer on the wire, `heard` its first audible sample,
+`played` what the client says of that. `barge_in` is the first sample of a sound that cut the
+answer off, `stopped` when nothing of it was left to send.
+"""
 
 Mark = Callable[[Moment, int, float], None]
 """`mark(moment, turn, now)`: how shells tell the time of a moment."""
 
 STAGES: tuple[tuple[str, Moment, Moment], ...] = (
-    ("endpoint", "speech_end", "decided"),
-    ("asr", "decided", "asr_final"),
+    ("framing", "speech_end", "arrived"),
+    ("jitter", "arrived", "released"),
+    ("vad", "released", "vad_end"),
+    ("endpoint", "vad_end", "decided"),
+    ("asr", "asr_start", "asr_final"),
     ("llm", "llm_start", "llm_first"),
     ("first_phrase", "llm_first", "phrase"),
     ("tools", "tool_start", "tool_end"),
-    ("tts", "phrase", "tts_first"),
-    ("send", "tts_first", "sent"),
+    ("tts", "tts_start", "tts_first"),
+    ("send", "let_go", "sent"),
+    ("silence", "sent", "heard"),
 )
 """Each stage with the moment that begins it and the one that ends it."""
+
+NAMES = tuple(name for name, _, _ in STAGES)
+"""Names of the stages, in the order in which they come to pass."""
+
+KEPT: tuple[Moment, ...] = (
+    *("speech_end", "arrived", "released", "vad_end", "decided"),
+    *("speculation", "dropped"),
+)
+"""Moments of a turn that stay true of it when its answer is dropped."""
+
+CUT_IN = 0.7
+"""Seconds after the decision within which a caller who speaks again was not done. Pauses inside a
+turn are shorter than a second; who has heard an answer needs as long to object to it."""
+
+Outcome = Literal["played", "interrupted", "unheard", "failed", "hung_up"]
+"""What became of a reply; `unheard` was cancelled before its first sound."""
+
+Span = tuple[str, float, float]
+"""A stage's name, its begin and its end, in seconds."""
 
 
 @dataclass(slots=True)
 class TurnTrace:
-    """The marks of one turn, in the order they were made.
+    """The marks of one turn, in the order they were made, and what else is known of it.
 
     Attributes:
         turn: Its number.
         marks: Moments and their times, seconds of one monotonic clock.
+        pieces: When each piece of the model's text came, likewise.
+        words: Seconds of the caller's speech.
+        audio: Seconds of the reply's audio.
+        worked: Seconds for which each engine was at work, by "asr", "llm", "tts"; all attempts.
+        wasted: That part of them which went into answers that were dropped.
+        asked: Seconds of work on the answer that was given, by engine.
+        missed: Whether the caller was not understood.
+        underruns: Times the reply ran dry before its end.
+        late: How late the event loop was lately, in seconds.
+        budget: What the gap may be, in seconds.
+        over: The stage at fault if it is more, "" if not.
     """
 
     turn: int
     marks: list[tuple[Moment, float]] = field(default_factory=list)
+    pieces: list[float] = field(default_factory=list)
+    words: float = 0.0
+    audio: float = 0.0
+    worked: dict[str, float] = field(default_factory=dict)
+    wasted: float = 0.0
+    asked: Mapping[str, float] = field(default_factory=dict)
+    missed: bool = False
+    underruns: int = 0
+    late: float = 0.0
+    budget: float = 0.0
+    over: str = ""
 
     def at(self, moment: Moment) -> float | None:
         """When `moment` first happened, None if it did not."""
         return next((time for name, time in self.marks if name == moment), None)
 
+    def count(self, moment: Moment) -> int:
+        """How often `moment` happened."""
+        return sum(name == moment for name, _ in self.marks)
+
     @property
     def total(self) -> float | None:
         """The gap the caller waited, in seconds; None while there is no answer yet."""
-        start, end = self.at("speech_end"), self.at("sent")
+        start, end = self.at("speech_end"), self.at("heard")
         return None if start is None or end is None else end - start
 
-    def stages(self) -> dict[str, float]:
-        """Return seconds by stage and `unattributed`; they add up to `total`.
-
-        A stage that ran more than once (the model before and after a tool) counts
-        every time. Spans never overlap: one that begins before the previous ended
-        counts from that end. Empty while there is no total.
-        """
-        start, total = self.at("speech_end"), self.total
-        if start is None or total is None:
-            return {}
-        spans = sorted(self._spans(), key=lambda span: span[1:])
-        stages: dict[str, float] = {}
-        covered, end = start, start + total
-        for name, begin, finish in spans:
-            begin, finish = max(begin, covered), min(finish, end)
-            if finish > begin:
-                stages[name] = stages.get(name, 0.0) + finish - begin
-                covered = finish
-        stages["unattributed"] = total - sum(stages.values())
-        return stages
-
-    def _spans(self) -> list[tuple[str, float, float]]:
-        """Pair each end with the latest beginning before it."""
+    def spans(self) -> list[Span]:
+        """Return every stretch of work, in order of its begin; each end has the latest begin."""
         spans = []
         for name, first, last in STAGES:
             begin: float | None = None
@@ -94,7 +144,100 @@ class TurnTrace:
                 elif moment == last and begin is not None:
                     spans.append((name, begin, time))
                     begin = None
-        return spans
+        return sorted(spans, key=lambda span: span[1:])
+
+    def stages(self) -> dict[str, float]:
+        """Return seconds by stage and `unattributed`; they add up to `total`.
+
+        A stage that ran more than once (the model before and after a tool) counts
+        every time. Only the critical path counts: a span that begins before the previous
+        ended counts from that end. Empty while there is no total.
+        """
+        start, total = self.at("speech_end"), self.total
+        if start is None or total is None:
+            return {}
+        stages: dict[str, float] = {}
+        covered, end = start, start + total
+        for name, begin, finish in self.spans():
+            begin, finish = max(begin, covered), min(finish, end)
+            if finish > begin:
+                stages[name] = stages.get(name, 0.0) + finish - begin
+                covered = finish
+        stages["unattributed"] = total - sum(stages.values())
+        return stages
+
+    @property
+    def cut_in(self) -> bool:
+        """Whether the caller went on right after the decision: it was a false one."""
+        decided, sound = self.at("decided"), self.at("barge_in")
+        return decided is not None and sound is not None and sound - decided < CUT_IN
+
+    def forget(self) -> None:
+        """Forget the work on an answer that was dropped before it was given."""
+        self.marks = [(moment, time) for moment, time in self.marks if moment in KEPT]
+        self.pieces.clear()
+        self.missed = False
+
+    def record(self, outcome: Outcome) -> dict[str, Any]:
+        """Return all that is known of a turn whose reply is over, in seconds, for JSON.
+
+        `began` is monotonic; marks and spans count from it.
+        """
+        began = self.at("speech_end") or 0.0
+        marks: dict[str, float] = {}
+        for moment, time in self.marks:
+            marks.setdefault(moment, round(time - began, 5))
+        total, sound, stopped = self.total, marks.get("barge_in"), marks.get("stopped")
+        begun, dropped = self.count("speculation"), self.count("dropped")
+        return {
+            "type": "trace",
+            "turn": self.turn,
+            "began": round(began, 5),
+            "total": None if total is None else round(total, 5),
+            "stages": rounded(self.stages(), total),
+            "spans": [
+                [name, round(first - began, 5), round(last - began, 5)]
+                for name, first, last in self.spans()
+            ],
+            "marks": marks,
+            "outcome": outcome,
+            "speculations": {
+                "begun": begun,
+                "dropped": dropped,
+                "kept": int(begun > dropped and "let_go" in marks),
+            },
+            "llm": self._pace(),
+            "asr": self._factor("asr", self.words),
+            "tts": self._factor("tts", self.audio),
+            "loop_late": round(self.late, 5),
+            "barge_in": None if sound is None else {"heard": sound, "stopped": stopped},
+            "cut_in": self.cut_in,
+            "underruns": self.underruns,
+            "worked": round(sum(self.worked.values()), 5),
+            "wasted": round(self.wasted, 5),
+            "missed": self.missed,
+            "budget": self.budget,
+            "over": self.over,
+        }
+
+    def _pace(self) -> dict[str, float] | None:
+        """Return the model's time to first token and its pace; None if it was not asked."""
+        asked = self.at("llm_start")
+        if asked is None or not self.pieces:
+            return None
+        first, last = self.pieces[0], self.pieces[-1]
+        gaps = [after - before for before, after in zip(self.pieces, self.pieces[1:], strict=False)]
+        pace = {"ttft": round(first - asked, 5), "tokens": len(self.pieces)}
+        if last > first:
+            pace["tokens_per_second"] = round(len(gaps) / (last - first), 1)
+            pace["itl_p50"] = round(percentile(gaps, 50), 5)
+            pace["itl_p95"] = round(percentile(gaps, 95), 5)
+        return pace
+
+    def _factor(self, engine: str, seconds: float) -> dict[str, float] | None:
+        """Return the real-time factor of an engine over `seconds` of sound."""
+        spent = self.asked.get(engine, 0.0)
+        return {"rtf": round(spent / seconds, 4)} if seconds > 0 and spent > 0 else None
 
 
 class CallTrace:
@@ -103,23 +246,42 @@ class CallTrace:
     KEPT = 8
     """Turns kept; older ones were reported long ago."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bool = True) -> None:
+        """Without `wanted`, nothing is noted and no turn has a record."""
+        self.wanted = wanted
         self._turns: dict[int, TurnTrace] = {}
 
     def mark(self, moment: Moment, turn: int, now: float) -> None:
         """Note that `moment` of `turn` happened at `now`."""
-        self.of(turn).marks.append((moment, now))
+        if self.wanted:
+            self.of(turn).marks.append((moment, now))
 
-    def forget(self, turn: int) -> None:
-        """Forget the marks of `turn`, whose answer was dropped before it was given."""
-        self._turns.pop(turn, None)
+    def wrote(self, turn: int, now: float) -> None:
+        """Note that the model wrote a piece of text at `now`."""
+        if self.wanted:
+            self.of(turn).pieces.append(now)
 
     def of(self, turn: int) -> TurnTrace:
         """Return the trace of `turn`, a new one if it has none."""
-        trace = self._turns.setdefault(turn, TurnTrace(turn))
-        for old in sorted(self._turns)[: -self.KEPT]:
-            del self._turns[old]
+        trace = self._turns.get(turn)
+        if trace is None:
+            trace = self._turns[turn] = TurnTrace(turn)
+            while len(self._turns) > self.KEPT:
+                del self._turns[min(self._turns)]
         return trace
+
+    def take(self, turn: int) -> TurnTrace | None:
+        """Return the trace of `turn`, which is over, and forget it; None if it has none."""
+        return self._turns.pop(turn, None)
+
+
+def rounded(stages: Mapping[str, float], total: float | None) -> dict[str, float]:
+    """Return stages as logs and pages have them, to 10 microseconds; they still add up."""
+    short = {name: round(value, 5) for name, value in stages.items()}
+    if total is not None:
+        short.pop("unattributed", None)
+        short["unattributed"] = round(round(total, 5) - sum(short.values()), 5)
+    return short
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

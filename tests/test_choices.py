@@ -65,7 +65,7 @@ async def test_what_is_chosen_in_a_call_holds_from_then_on(tmp_path: Path) -> No
         await caller.say(voiced(), 16_000)
         assert await caller.until(lambda: len(caller.heard()) == 2, 20)
         told = [dict(event) for _, event in caller.events if event["type"] == "session"]
-    assert told == [change | {"turn": 1}]
+    assert told == [change | {"turn": 1, "budget": 0.0}]
     assert mouth.used[0] == ""
     assert set(mouth.used[1:]) == {"hum-low"}
     assert {listening.language for listening in ears.opened} == {"de"}

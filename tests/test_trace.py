@@ -15,13 +15,20 @@ def traced(*marks: tuple[Moment, float]) -> CallTrace:
 
 FULL: tuple[tuple[Moment, float], ...] = (
     ("speech_end", 0.0),
+    ("arrived", 0.01),
+    ("released", 0.03),
+    ("vad_end", 0.1),
     ("decided", 0.5),
+    ("asr_start", 0.5),
     ("asr_final", 0.51),
     ("llm_start", 0.52),
     ("llm_first", 0.54),
     ("phrase", 0.56),
+    ("tts_start", 0.56),
     ("tts_first", 0.57),
-    ("sent", 0.58),
+    ("let_go", 0.57),
+    ("sent", 0.575),
+    ("heard", 0.58),
 )
 
 
@@ -29,7 +36,11 @@ def test_stages_and_the_remainder_add_up_to_the_gap() -> None:
     turn = traced(*FULL).of(1)
     stages = turn.stages()
     assert turn.total == pytest.approx(0.58)
-    assert stages["endpoint"] == pytest.approx(0.5)
+    assert stages["framing"] == pytest.approx(0.01)
+    assert stages["jitter"] == pytest.approx(0.02)
+    assert stages["vad"] == pytest.approx(0.07)
+    assert stages["endpoint"] == pytest.approx(0.4)
+    assert stages["silence"] == pytest.approx(0.005)
     assert stages["unattributed"] == pytest.approx(0.01)  # asr_final to llm_start
     assert sum(stages.values()) == pytest.approx(0.58)
 
@@ -37,13 +48,13 @@ def test_stages_and_the_remainder_add_up_to_the_gap() -> None:
 def test_a_model_that_is_asked_twice_counts_twice() -> None:
     stages = (
         traced(
-            *FULL[:5],
+            *FULL[:9],
             ("tool_start", 0.54),
             ("tool_end", 0.64),
             ("llm_start", 0.64),
             ("llm_first", 0.68),
             ("phrase", 0.70),
-            ("sent", 0.71),
+            ("heard", 0.71),
         )
         .of(1)
         .stages()
@@ -59,12 +70,12 @@ def test_a_turn_without_an_answer_has_no_stages() -> None:
 def test_turns_do_not_mix() -> None:
     trace = traced(*FULL)
     trace.mark("speech_end", 2, 10.0)
-    trace.mark("sent", 2, 11.0)
+    trace.mark("heard", 2, 11.0)
     assert trace.of(1).total == pytest.approx(0.58)
     assert trace.of(2).total == pytest.approx(1.0)
 
 
-MOMENTS = sorted({moment for _, first, last in STAGES for moment in (first, last)})
+MOMENTS = sorted({moment for _, first, last in STAGES for moment in (first, last)} - {"heard"})
 
 
 @given(st.lists(st.tuples(st.sampled_from(MOMENTS), st.floats(0.001, 0.2)), max_size=40))
@@ -74,7 +85,7 @@ def test_every_order_of_marks_closes(script: list[tuple[Moment, float]]) -> None
     for moment, gap in script:
         now += gap
         trace.mark(moment, 1, now)
-    trace.mark("sent", 1, now + 0.01)
+    trace.mark("heard", 1, now + 0.01)
     turn = trace.of(1)
     stages = turn.stages()
     assert turn.total is not None

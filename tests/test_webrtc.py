@@ -48,7 +48,7 @@ class Ear:
         self.reasons: list[str] = []
         self.chunks: list[Pcm] = []
 
-    def hear(self, pcm: Pcm) -> None:
+    def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
         self.chunks.append(pcm)
 
     def receive(self, message: Mapping[str, Any]) -> None:
@@ -487,8 +487,8 @@ async def test_a_call_that_fails_ends_and_takes_nothing_with_it(
     fails: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Ear):
-        def hear(self, pcm: Pcm) -> None:
-            super().hear(pcm)
+        def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
+            super().hear(pcm, arrived)
             if fails == "hear":
                 raise KeyError("deaf")
 
@@ -649,7 +649,7 @@ def test_the_packet_after_a_loss_is_shown_to_the_decoder(
     monkeypatch.setattr(Decoder, "conceal", conceal)
     encoder = Encoder("opus")
     sent = packets([encoder.encode(tone(FRAME, RATE)) for _ in range(8)])
-    inlet = Inlet({111: "opus"}, lambda pcm: None)
+    inlet = Inlet({111: "opus"}, lambda pcm, arrived: None)
     for packet in (sent[0], *sent[lost + 1 :]):
         inlet.take(packet, packet.sequence_number * FRAME)
     inlet.tick(1.0)
@@ -658,7 +658,7 @@ def test_the_packet_after_a_loss_is_shown_to_the_decoder(
 
 def test_a_payload_type_nobody_agreed_on_is_counted_and_not_heard() -> None:
     chunks: list[Pcm] = []
-    inlet = Inlet({111: "opus", 0: "PCMU"}, chunks.append)
+    inlet = Inlet({111: "opus", 0: "PCMU"}, lambda pcm, arrived: chunks.append(pcm))
     good, other = packets([Encoder("opus").encode(tone(FRAME, RATE))] * 2)
     inlet.take(good, 0.0)
     other.payload_type = 126

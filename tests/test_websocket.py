@@ -478,7 +478,7 @@ class Recorder:
         self.received: list[Mapping[str, Any]] = []
         self.why: list[str] = []
 
-    def hear(self, pcm: Pcm) -> None:
+    def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
         self.heard.append(len(pcm))
         if len(pcm) == 13:
             raise ZeroDivisionError

@@ -192,7 +192,7 @@ class Caller:
         assert self._inlet is not None
         self._inlet.take(packet, asyncio.get_running_loop().time())
 
-    def _hear(self, pcm: Pcm) -> None:
+    def _hear(self, pcm: Pcm, arrived: float) -> None:
         self.chunks.append((asyncio.get_running_loop().time(), pcm))
         self._changed()
 

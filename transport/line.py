@@ -43,8 +43,12 @@ class Line(Protocol):
 class Call(Protocol):
     """A conversation, as the wire sees it. Nothing here blocks."""
 
-    def hear(self, pcm: Pcm) -> None:
-        """Take the caller's next samples at `HEARING_RATE`, as they arrive."""
+    def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
+        """Take the caller's next samples at `HEARING_RATE`.
+
+        They came at `arrived`, in monotonic seconds, if that was not now: packets wait for those
+        that they overtook.
+        """
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """Take one JSON message of the caller."""

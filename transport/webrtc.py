@@ -166,7 +166,7 @@ class Peer:
     async def _listen_late(self, track: MediaStreamTrack) -> None:
         async for pcm in delayed(track):
             self._heard_at = self._loop.time()
-            self._guard(self._hear, pcm)
+            self._guard(self._hear, pcm, self._heard_at)
 
     def _state_changed(self) -> None:
         match self._connection.connectionState:
@@ -209,9 +209,9 @@ class Peer:
             if self.inlet.deadline is not None:
                 self._alarm.set(self.inlet.deadline)
 
-    def _hear(self, pcm: Pcm) -> None:
+    def _hear(self, pcm: Pcm, arrived: float) -> None:
         if self._call is not None and self._closing is None and len(pcm):
-            self._call.hear(pcm)
+            self._call.hear(pcm, arrived)
 
     def _look(self, now: float) -> None:
         """End the call of a caller who has gone; let time pass for one who has not."""

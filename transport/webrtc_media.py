@@ -102,8 +102,8 @@ class Outlet:
 class Inlet:
     """The caller's audio, from packets to samples."""
 
-    def __init__(self, codecs: Mapping[int, str], hear: Callable[[Pcm], None]) -> None:
-        """Decode the payload types of `codecs` and give the samples to `hear`."""
+    def __init__(self, codecs: Mapping[int, str], hear: Callable[[Pcm, float], None]) -> None:
+        """Decode the payload types of `codecs`; give the samples to `hear`, and when they came."""
         self.codec = next(iter(codecs.values()))
         """The best codec agreed on; what is said to the caller is encoded with it."""
         self.broken = 0
@@ -138,24 +138,25 @@ class Inlet:
                 samples,
                 now,
                 packet.ssrc,
-            )
+            ),
+            now,
         )
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        self._give(self.jitter.tick(now))
+        self._give(self.jitter.tick(now), now)
 
-    def _give(self, heard: list[Heard]) -> None:
+    def _give(self, heard: list[Heard], now: float) -> None:
         for place, item in enumerate(heard):
             match item:
-                case Packet(payload=payload):
-                    self._hear(self._decoder.decode(payload))
+                case Packet(payload=payload, arrived=arrived):
+                    self._hear(self._decoder.decode(payload), arrived)
                 case Lost(samples):
                     after = heard[place + 1] if place + 1 < len(heard) else None
                     following = after.payload if isinstance(after, Packet) else None
-                    self._hear(self._decoder.conceal(samples, following))
+                    self._hear(self._decoder.conceal(samples, following), now)
                 case Silence(samples):
-                    self._hear(self._decoder.silence(samples))
+                    self._hear(self._decoder.silence(samples), now)
 
 
 class AgentTrack(MediaStreamTrack):

@@ -68,6 +68,8 @@ class Agent:
     adapter: str = ""
     suggestions: tuple[str, ...] = field(default=())
     """Things a caller could say first, for the page."""
+    budget: float | None = None
+    """What its callers may have to wait for an answer, in seconds; None for the server's budget."""
 
 
 def load(folder: Path, data: Path) -> Agent:

@@ -120,7 +120,8 @@ class Answering:
             heard = await self.words.all()
         finally:
             spent.add("asr", monotonic() - asked)
-        self.thinking.mark("asr_final", turn, monotonic())
+        self.thinking.trace.mark("asr_final", turn, monotonic())
+        self.thinking.trace.of(turn).words = heard.duration
         self.call.knows_words(turn, heard.text)
         judged = self.understanding.judge(heard, self.call.expects(), bool(self.interrupted))
         note = {
@@ -137,6 +138,7 @@ class Answering:
             case Verdict.UNDERSTOOD:
                 return self._answer(turn, heard.text, spent)
             case Verdict.MISSED:
+                self.thinking.trace.of(turn).missed = True
                 self.call.once_decided(turn, partial(self._show_missed, turn, heard.text))
                 return self.thinking.line(turn, judged.line)
             case Verdict.NOISE:

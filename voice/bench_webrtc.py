@@ -150,7 +150,7 @@ class _Ear:
         self.heard: list[tuple[float, Pcm]] = []
         self._clock = time.monotonic
 
-    def hear(self, pcm: Pcm) -> None:
+    def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
         self.heard.append((self._clock(), pcm))
 
     def receive(self, message: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The caller's side of a call: samples become speech events, and speech becomes words."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from time import monotonic
 
 import numpy as np
 
+from asr.edges import last_sound
 from asr.engine import RATE, Engine, Hypothesis, Listening, Pcm, Stream
 from asr.vad import SpeechDetector, SpeechEvent, SpeechStarted, SpeechStopped
 
@@ -26,27 +28,68 @@ KEPT = 1.3
 last second of speech, whose end is seen later than it came."""
 
 
+SOUGHT = 0.6
+"""Seconds before the detected end of speech of which the loudest sound is the measure of what is
+audible: a word at least."""
+
 LATE = 0.1
 """Seconds by which audio may be late and still follow what came before: networks and busy
 machines delay it, nothing makes it early."""
+
+LEAST_OVER = 2.0
+"""Seconds of audio, at least, over which the least delay is looked for; half as much again on
+average. A sender's clock that is wrong by 300 ppm has moved by 1 ms in that time."""
 
 
 @dataclass(slots=True)
 class SampleClock:
     """When samples were made, from when they came: late ones keep their place. Pure.
 
+    The earliest arrival of the last seconds is the measure for all.
+
     Attributes:
         until: When the latest ended, had none been late, in seconds.
     """
 
     until: float = 0.0
+    _position: float = 0.0  # seconds of audio so far
+    _least: float = -math.inf  # begin of the stream by the earliest arrivals lately
+    _before: float = -math.inf  # and before that
+    _since: float = 0.0  # position from which `_least` was looked for
 
     def place(self, seconds: float, now: float) -> float:
         """Return when `seconds` of audio began that had all come by `now`; it follows the last."""
-        arrived = now - seconds
-        began = self.until if self.until <= arrived < self.until + LATE else arrived
+        origin = now - seconds - self._position
+        if origin >= min(self._least, self._before) + LATE:  # a gap, or the first of all
+            self._least = self._before = origin
+            self._since = self._position
+        elif self._position - self._since >= LEAST_OVER:
+            self._before, self._least, self._since = self._least, origin, self._position
+        else:
+            self._least = min(self._least, origin)
+        began = min(self._least, self._before) + self._position
+        self._position += seconds
         self.until = began + seconds
         return began
+
+
+@dataclass(slots=True)
+class FellSilent:
+    """The end of some speech, in monotonic seconds: when it was, and when we knew.
+
+    Attributes:
+        sample: The one after the last audible one, counted from the call's first.
+        speech_end: When that was made.
+        arrived: When the packet with it came.
+        released: When the jitter buffer let it go.
+        vad_end: When the detector told of it.
+    """
+
+    sample: int
+    speech_end: float
+    arrived: float
+    released: float
+    vad_end: float
 
 
 @dataclass(slots=True)
@@ -163,18 +206,23 @@ class Ears:
     language: Callable[[], str]
     samples: int = 0
     """Samples heard since the call began."""
+    clock: SampleClock = field(default_factory=SampleClock)
+    """When samples were made."""
     utterance: Utterance | None = None
     """The one being heard."""
     pauses: deque[float] = field(default_factory=partial(deque, maxlen=PAUSES))
     """This caller's own pauses, after which they went on with the same turn, in seconds."""
     _recent: deque[Pcm] = field(default_factory=deque)
     _recent_samples: int = 0
+    _came: deque[tuple[int, float, float]] = field(default_factory=deque)
+    """For each piece of `_recent`: the sample after it, when it came, when it was let go."""
     _ended: int = 0
 
-    def hear(self, pcm: Pcm) -> None:
-        """Take the next samples."""
+    def hear(self, pcm: Pcm, arrived: float, released: float) -> None:
+        """Take the next samples, that came and that a jitter buffer let go at these times."""
         self.samples += len(pcm)
         self._remember(pcm)
+        self._came.append((self.samples, arrived, released))
         if self.utterance is not None:
             self.utterance.stream.push(pcm)
         self.detector.push(pcm)
@@ -192,6 +240,20 @@ class Ears:
     def when(self, sample: int) -> float:
         """Return the monotonic time, in seconds, at which a sample came."""
         return monotonic() - (self.samples - sample) / RATE
+
+    def made(self, sample: int) -> float:
+        """Return the monotonic time, in seconds, at which a sample was made, by the clock."""
+        return self.clock.until - (self.samples - sample) / RATE
+
+    def fell_silent(self, at: int) -> FellSilent:
+        """Return when the speech ended whose last sample the detector says is `at`."""
+        recent = self.latest(SOUGHT + (self.samples - at) / RATE)
+        audible = last_sound(recent, self.detector.noise)
+        sample = self.samples - len(recent) + audible if audible else at
+        _, arrived, released = next(
+            (entry for entry in self._came if entry[0] >= sample), (0, *[self.clock.until] * 2)
+        )
+        return FellSilent(sample, self.made(sample), arrived, released, monotonic())
 
     def paused(self, until: int) -> None:
         """Note that the caller goes on with the same turn at sample `until`."""
@@ -261,6 +323,7 @@ class Ears:
         self._recent_samples += len(pcm)
         while self._recent_samples - len(self._recent[0]) >= KEPT * RATE:
             self._recent_samples -= len(self._recent.popleft())
+            self._came.popleft()
 
 
 async def _final(stream: Stream, deadline: float) -> Hypothesis:

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from transport import webrtc, websocket
 from transport.webrtc_offer import OfferError
 from voice.server import BusyError, Server
-from voice.settings import LOOPBACK, ChoiceError
+from voice.settings import LOOPBACK, ChoiceError, SessionSettings, names
 
 PAGE = Path(__file__).parent.parent / "demos" / "browser"
 """The demo page; a wheel has none."""
@@ -136,9 +136,9 @@ def create_app(server: Server) -> FastAPI:
 
 
 def choices(connection: HTTPConnection) -> Mapping[str, str]:
-    """Return what a caller chooses by the address: `?voice=` and `?language=`."""
+    """Return what a caller chooses by the address: `?voice=`, `?language=` and `?budget=`."""
     given = connection.query_params
-    return {name: given[name] for name in ("voice", "language") if given.get(name)}
+    return {name: given[name] for name in names(SessionSettings) if given.get(name)}
 
 
 def barred(connection: HTTPConnection, server: Server) -> JSONResponse | None:

@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from latency.trace import Mark, Moment
+from latency.trace import CallTrace
 from llm.engine import EngineError, Params, Text, ToolCall, ToolResult
 from tts.phrases import Phrases
 from voice.agent import Lines
@@ -34,7 +34,7 @@ class Thinking:
         toolbox: The call's tools.
         lines: What the agent says by itself.
         tool_timeout: Seconds a tool may take.
-        mark: Takes the moments of a turn.
+        trace: Takes the moments of a turn.
         tell: Takes the events that the caller's side may want to show.
         keep: Keeps a task alive until it is done; a tool at work is never cut off.
         decided: Returns once it is decided that the caller of a turn is done: no tool runs before.
@@ -47,7 +47,7 @@ class Thinking:
     toolbox: Toolbox
     lines: Lines
     tool_timeout: float
-    mark: Mark
+    trace: CallTrace
     tell: Callable[[Mapping[str, Any]], None]
     keep: Callable[[asyncio.Task[Outcome]], None]
     decided: Callable[[int], Awaitable[None]]
@@ -124,7 +124,7 @@ class Thinking:
             for phrase in self._said(turn, self.lines.wait):
                 yield phrase
             await asyncio.wait({self._working}, timeout=self.tool_timeout - PATIENCE)
-        self.mark("tool_end", turn, now())
+        self.trace.mark("tool_end", turn, now())
         task, self._working = self._working, None
         if not task.done():
             self._told = True
@@ -142,18 +142,19 @@ class Thinking:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
         now = monotonic
         phrases, first = Phrases(), True
-        self.mark("llm_start", turn, now())
+        self.trace.mark("llm_start", turn, now())
         thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
             generation = thread.generate(self.params, self.due(turn))
             async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
                 async for piece in pieces:
                     if first:
-                        self.mark("llm_first", turn, now())
+                        self.trace.mark("llm_first", turn, now())
                         first = False
                     if isinstance(piece, ToolCall):
                         calls.append(piece)
                     elif isinstance(piece, Text):
+                        self.trace.wrote(turn, now())
                         for phrase in phrases.push(piece.text):
                             yield self._noted(turn, phrase)
         finally:
@@ -163,7 +164,7 @@ class Thinking:
 
     def _begin(self, turn: int, call: ToolCall) -> None:
         """Set a tool to work."""
-        self.mark("tool_start", turn, monotonic())
+        self.trace.mark("tool_start", turn, monotonic())
         self._working = asyncio.create_task(self._use(turn, call))
         self.keep(self._working)
 
@@ -192,7 +193,6 @@ class Thinking:
 
     def _noted(self, turn: int, phrase: str) -> str:
         """Note in the conversation that `phrase` is about to be said."""
-        moment: Moment = "phrase"
-        self.mark(moment, turn, monotonic())
+        self.trace.mark("phrase", turn, monotonic())
         self.context.agent_says(turn, phrase)
         return phrase

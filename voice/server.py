@@ -12,6 +12,7 @@ import numpy as np
 
 from asr.turn_end import TurnEnd
 from asr.vad import VadModel
+from latency.budget import Floors, at_fault, derived
 from latency.load import EVERY, Load
 from latency.metrics import Metrics
 from transport import websocket
@@ -58,6 +59,7 @@ class Server:
         self.settings = settings
         self.metrics = Metrics()
         self.load = Load()
+        self._floors = Floors()
         self._looking: asyncio.Task[None] | None = None
         self._loaded = False
         self.sessions: dict[str, Session] = {}
@@ -96,6 +98,8 @@ class Server:
             agent=self._agent,
             turn_end=TurnEnd(),
             may_speculate=lambda: not self.load.over,
+            late=lambda: self.load.late,
+            at_fault=self._at_fault,
         )
         self._looking = asyncio.create_task(self._look())
         self._loaded = True
@@ -125,6 +129,14 @@ class Server:
         await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
+
+    def _at_fault(self, stages: Mapping[str, float], budget: float) -> str:
+        """Return the stage to blame for a turn that took more than `budget` seconds."""
+        given = self.settings.budget.given
+        scale = budget / self.settings.budget.total
+        shares = {stage: seconds * scale for stage, seconds in given.items()}
+        split = derived(budget, self._floors.values(), shares)
+        return at_fault(stages, split) or max(stages, key=stages.__getitem__)
 
     def keep(self, name: str, peer: Peer) -> None:
         """Know `peer` by `name` until it has closed."""
@@ -204,6 +216,7 @@ class Server:
         def note(event: Mapping[str, Any]) -> None:
             match event:
                 case {"type": "turn", "stages": stages, "total": total}:
+                    self._floors.note(stages)
                     metrics.finished_turn(transport, stages, total)
                 case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()

@@ -16,7 +16,8 @@ from asr import vad
 from asr.echo import EchoGuard
 from asr.turn_end import TurnEnd
 from asr.vad import SpeechDetector
-from latency.trace import CallTrace, Moment, TurnTrace
+from latency.trace import Moment, TurnTrace
+from latency.trace import Outcome as Fate
 from transport.line import Line, Pcm
 from transport.pacer import Pacer
 from voice.agent import Agent
@@ -24,9 +25,10 @@ from voice.answering import Answering
 from voice.context import Context
 from voice.disturbance import Disturbances, described
 from voice.endpoint import Endpointer
-from voice.hearing import Ears, Final, SampleClock, Utterance
+from voice.hearing import Ears, Final, Utterance
 from voice.interruption import Ruling
 from voice.prefill import Prefill
+from voice.recording import AtFault, Recording
 from voice.reply import Thinking
 from voice.settings import ChoiceError, SessionSettings, Settings
 from voice.speaking import Speaker
@@ -105,6 +107,8 @@ class Crew:
         agent: Who answers.
         turn_end: Tells how likely a caller is done.
         may_speculate: Whether this machine has time for answers that may be dropped.
+        late: How late the event loop was lately, in seconds.
+        at_fault: Names the stage to blame for a turn that is over its budget.
     """
 
     ears: asr.engine.Engine
@@ -115,6 +119,8 @@ class Crew:
     agent: Agent
     turn_end: TurnEnd
     may_speculate: Callable[[], bool]
+    late: Callable[[], float]
+    at_fault: AtFault
 
 
 class Session:
@@ -133,7 +139,6 @@ class Session:
         self.name = name
         self.line = line
         self.context = Context(crew.agent.instructions)
-        self.trace = CallTrace()
         self.ended = ""
         """Why the call ended, "" while it goes on."""
         self._crew, self._settings, self._note = crew, settings, note
@@ -146,14 +151,20 @@ class Session:
             crew.ears, self._detector, name, self.expects, self._opened, self._language
         )
         self._echo = EchoGuard()
-        self._speaker = Speaker(crew.pacer, line, self._tell, self._sent, self._played, self._echo)
+        self._recording = Recording(
+            name, line.transport, note, self._tell, crew.late, crew.at_fault, settings.trace
+        )
+        self.trace = self._recording.trace
+        self._speaker = Speaker(
+            crew.pacer, line, self._tell, self._sent, self._audible, self._played, self._echo
+        )
         self._thinking = Thinking(
             prefill=Prefill(crew.mind),
             context=self.context,
             toolbox=self._toolbox,
             lines=crew.agent.lines,
             tool_timeout=settings.tool_timeout,
-            mark=self.trace.mark,
+            trace=self.trace,
             tell=self._tell,
             keep=self._keep,
             decided=self.decided,
@@ -180,10 +191,9 @@ class Session:
         self._timer_at = 0.0
         self._tools: set[asyncio.Task[Outcome]] = set()
         self._catching_up = False
-        self._clock = SampleClock()
+        self._due: float | None = None  # when the rule meant the timer that is being served
         self._typed_at = 0.0
         self._wait = settings.turn.longest_wait
-        self._overlapped = 0.0  # seconds by which the making of a reply began before the decision
         self._went_on = asyncio.Event()  # an answer was let go
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -194,14 +204,16 @@ class Session:
 
     # What the line calls.
 
-    def hear(self, pcm: Pcm) -> None:
-        """Take the caller's next samples at 16 kHz."""
+    def hear(self, pcm: Pcm, arrived: float | None = None) -> None:
+        """Take the caller's next samples at 16 kHz; they came at `arrived`, or now."""
         if self._over.done() or not self._turn.number or not len(pcm):
             return
-        began = self._clock.place(len(pcm) / asr.engine.RATE, self._now())
+        now = self._now()
+        arrived = now if arrived is None else arrived
+        began = self._ears.clock.place(len(pcm) / asr.engine.RATE, arrived)
         if self._speaker.turn:
             self._echo.heard(pcm, began)
-        self._ears.hear(pcm)
+        self._ears.hear(pcm, arrived, now)
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """Take one JSON message of the caller; unknown types are ignored."""
@@ -221,6 +233,8 @@ class Session:
                 self._refuse("bad_message", 'a "text" message needs a string in "text"')
             case {"type": "session", **given}:
                 self._choose(given)
+            case {"type": "played", "turn": int(turn)}:
+                self._recording.acknowledged(turn, self._now())
 
     def lost(self, reason: str) -> None:
         """The wire has gone."""
@@ -259,6 +273,7 @@ class Session:
     async def _free(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._over_reply(self._speaker.turn, "hung_up")
         self._speaker.stop(self._speaker.turn)
         self._detector.close()
         self._ears.drop()
@@ -289,9 +304,10 @@ class Session:
             self._catching_up, self._timer_at = True, self._turn.deadline
             self._timer = asyncio.get_running_loop().call_later(CATCH_UP, self._tick)
             return
-        self._catching_up = False
+        self._catching_up, self._due = False, min(now, self._turn.deadline)
         self._turn.tick(max(now, self._turn.deadline))  # timers may fire a tick early
         self._perform()
+        self._due = None
 
     def _perform(self) -> None:
         for action in self._turn.actions():
@@ -314,6 +330,8 @@ class Session:
                 self._drop_attempt()
             case PauseReply():
                 self._speaker.pause()
+                began = self._ears.made(self._disturbances.sound.began)
+                self._recording.disturbed(began, self._now())
                 if self._settings.profile == "bench":
                     self.line.tell({"ev": "clear", "t": self._now()})
             case JudgeSound():
@@ -343,8 +361,8 @@ class Session:
             self._answering.words.forget()
             waited_from = now
         if waited_from is not None:
-            self.trace.mark("speech_end", turn, waited_from)
-            self.trace.mark("decided", turn, now)
+            due = now if self._due is None else self._due
+            self._recording.decided(turn, due, cause is Cause.TYPED)
         attempt = self._attempt
         if attempt is not None and attempt.turn == turn and not attempt.failed:
             attempt.decided = True
@@ -354,6 +372,7 @@ class Session:
         self._drop_attempt()
         self._stop_reply(turn - 1)
         if cause is Cause.SPOKEN:
+            self.trace.mark("asr_start", turn, now)
             if (final := self._ears.finish(now)) is not None:
                 self._answering.words.finals.append(final)
         else:
@@ -373,11 +392,14 @@ class Session:
         except ENGINE_ERRORS as error:
             log.warning("call %s, turn %d: %s", self.name, turn, error)
             self._note({"type": "failed", "turn": turn, "message": str(error)})
+            if self._turn.replying(turn):
+                self._over_reply(turn, "failed")
             if self._attempt is not None and self._attempt.turn == turn:
                 self._attempt.failed = True
             self._receive(ReplyFailed(turn))
         finally:
             self.tally.add(spent)
+            self._recording.spent(turn, spent)
             work = {"type": "work", "turn": turn, "wasted": spent.wasted}
             self._note(work | {"seconds": spent.rounded()})
 
@@ -390,10 +412,14 @@ class Session:
             return
         if self._thinking.working or not self._crew.may_speculate():
             return
-        if (final := self._ears.settle(self._turn.decides_at(self._now()))) is not None:
-            self._attempt_with(turn, final)
+        now = self._now()
+        if (final := self._ears.settle(self._turn.decides_at(now))) is not None:
+            self._attempt_with(turn, final, now)
 
-    def _attempt_with(self, turn: int, final: Final) -> None:
+    def _attempt_with(self, turn: int, final: Final, asked: float) -> None:
+        """Begin to answer words that the recogniser was asked for at `asked`."""
+        self.trace.mark("speculation", turn, self._now())
+        self.trace.mark("asr_start", turn, asked)
         self._attempt = Attempt(turn, self._now(), self._answering.snapshot())
         self.tally.starts += 1
         self._answering.words.finals.append(final)
@@ -403,6 +429,8 @@ class Session:
         """After a little more sound: keep the answer if the words are the same, else anew."""
         if (final := self._ears.settle(self.due(attempt.turn))) is None:
             return
+        asked = self._now()
+        self.trace.mark("asr_start", attempt.turn, asked)
         attempt.checking = True
 
         async def check() -> None:
@@ -412,12 +440,13 @@ class Session:
             failed = final[0].cancelled() or final[0].exception() is not None
             attempt.checking = False
             if not failed and not attempt.failed and attempt.answers(final[0].result().text):
+                self.trace.mark("asr_final", attempt.turn, self._now())
                 if attempt.decided:
                     self._let_go(attempt)
                 return
             turn, decided = attempt.turn, attempt.decided
             self._drop_attempt()
-            self._attempt_with(turn, final)
+            self._attempt_with(turn, final, asked)
             if decided:
                 assert self._attempt is not None
                 self._let_go(self._attempt)
@@ -429,11 +458,12 @@ class Session:
         self._attempt = None
         self.tally.kept += 1
         self._note({"type": "speculation", "turn": attempt.turn, "kept": True})
-        self._overlapped = self._now() - attempt.began
+        self._recording.overlapped = self._now() - attempt.began
         finals = self._answering.words.finals
         self._ears.leave(finals[-1][0] if finals else None)
         for effect in attempt.effects:
             effect()
+        self.trace.mark("let_go", attempt.turn, self._now())
         self._speaker.release()
         if self._speaker.began:
             self._receive(ReplyProgressed(attempt.turn, self._speaker.until()))
@@ -450,7 +480,7 @@ class Session:
             self._reply.cancel()
             self._reply = None
         self._speaker.stop(attempt.turn)
-        self.trace.forget(attempt.turn)
+        self._recording.dropped(attempt.turn, self._now())
         self._answering.restore(attempt.before)
 
     def knows_words(self, turn: int, text: str) -> None:
@@ -490,13 +520,17 @@ class Session:
             return
         # The mouth waits for phrases, and whoever waits for the mouth waits for them, too.
         words = timed(_before(first, phrases), lambda seconds: spent.add("tts", -seconds))
+        self.trace.mark("tts_start", turn, self._now())
         spoken = crew.mouth.speak(words, self._chosen.voice, self.due(turn))
         speech = timed(spoken, partial(spent.add, "tts"))
         async with aclosing(speech) as chunks:
             async for chunk in chunks:
                 if not speaker.began:
-                    self.trace.mark("tts_first", turn, self._now())
+                    now = self._now()
+                    self.trace.mark("tts_first", turn, now)
+                    self.trace.mark("let_go", turn, now)  # or once it is, where it is held
                 speaker.take(chunk)
+                self.trace.of(turn).audio = speaker.seconds
                 if not self._turn.replying(turn):
                     continue  # it is held
                 until = speaker.until()
@@ -508,22 +542,17 @@ class Session:
     def _sent(self, turn: int) -> None:
         """Note that the first frame of a reply has left."""
         self.trace.mark("sent", turn, self._now())
-        trace = self.trace.of(turn)
-        if (total := trace.total) is None:
-            return
-        if self._settings.profile == "bench":
+
+    def _audible(self, turn: int, at: float) -> None:
+        """Note that the first sound of a reply has left, and is heard at `at`."""
+        trace = self._recording.heard(turn, at, self._budget)
+        if trace is not None and self._settings.profile == "bench":
             self._tell_markers(trace)
-        stages = {name: round(value, 5) for name, value in trace.stages().items()}
-        self._tell(
-            {
-                "type": "turn",
-                "turn": turn,
-                "stages": stages,
-                "total": round(total, 5),
-                "overlapped": round(self._overlapped, 5),
-            }
-        )
-        self._overlapped = 0.0
+
+    @property
+    def _budget(self) -> float:
+        """What the caller may have to wait for an answer, in seconds."""
+        return self._chosen.budget or self._crew.agent.budget or self._settings.budget.total
 
     def _tell_markers(self, trace: TurnTrace) -> None:
         """Tell the moments of a turn by the names that the comparison with other servers has."""
@@ -535,10 +564,17 @@ class Session:
         """Note that the caller has heard the whole reply."""
         if self._ears.utterance is not None:  # a sound that was no interruption, until now
             self._forget_sound()
+        self._over_reply(turn, "played")
         self._receive(ReplyPlayed(turn, self._thinking.end))
+
+    def _over_reply(self, turn: int, outcome: Fate) -> None:
+        """Note what became of a reply."""
+        self._recording.over(turn, outcome, self._speaker.underruns, self._reply)
 
     def _stop_reply(self, turn: int) -> None:
         """Stop the sound and the work of reply `turn`, if either goes on."""
+        if self._speaker.turn == turn:
+            self._over_reply(turn, "interrupted")
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None
@@ -568,8 +604,10 @@ class Session:
             case vad.SoundPassed():
                 self._receive(SoundPassed())
             case vad.SpeechStarted(at):
+                self._recording.goes_on()
                 if floor is Floor.THINKING:  # they were not done
                     self._ears.paused(at)
+                    self._recording.disturbed(self._ears.made(at), self._now())
                 self._ears.notice(event)
                 if floor is Floor.AGENT:
                     disturbances.begin(at)
@@ -577,6 +615,8 @@ class Session:
                 self._receive(SpeechStarted(floor is Floor.AGENT and disturbances.is_echo(at)))
             case vad.SpeechStopped(at):
                 self._ears.notice(event)
+                if self._settings.trace:
+                    self._recording.fell_silent(self._ears.fell_silent(at))
                 disturbances.sound.ended = at
                 if floor is Floor.USER:
                     disturbances.learn_level()
@@ -616,6 +656,7 @@ class Session:
     def _resume(self, turn: int) -> None:
         """Go on with a reply that was paused."""
         self._tell({"type": "resume", "turn": turn})
+        self._recording.resumed()
         self._speaker.resume()
         self._receive(ReplyProgressed(turn, self._speaker.until()))
         if self._disturbances.over:

@@ -1,5 +1,7 @@
 """What a user can set: one TOML file, `VOICE_*` in the environment, flags; the later wins."""
 
+import contextlib
+import math
 import os
 import re
 import tomllib
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.whisper_options import WhisperOptions
+from latency.budget import STAGES
 from llm.vllm_options import VllmOptions
 from tts.coqui_options import CoquiOptions
 
@@ -22,6 +25,11 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """How a variable says whether."""
+
+BUDGETS = (0.05, 60.0)
+"""Seconds that a budget has at least and at most."""
+
+TUNERS = ("on", "observe", "off")
 
 _TAG = re.compile(r"auto|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,8}")
 
@@ -68,6 +76,57 @@ class TurnSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSettings:
+    """What a caller may have to wait for an answer, and each stage's share of it, in seconds.
+
+    Attributes:
+        total: From the last sample of the caller's speech to the first sound of the answer.
+        percentile: Percentage of the turns that keep it.
+        framing: Share of each stage; 0 for what it was measured to need at its best, scaled.
+        jitter: Likewise.
+        vad: Likewise.
+        endpoint: Likewise.
+        asr: Likewise.
+        llm: Likewise.
+        first_phrase: Likewise.
+        tools: Likewise.
+        tts: Likewise.
+        send: Likewise.
+        silence: Likewise.
+    """
+
+    total: float = 0.8
+    percentile: float = 95.0
+    framing: float = 0.0
+    jitter: float = 0.0
+    vad: float = 0.0
+    endpoint: float = 0.0
+    asr: float = 0.0
+    llm: float = 0.0
+    first_phrase: float = 0.0
+    tools: float = 0.0
+    tts: float = 0.0
+    send: float = 0.0
+    silence: float = 0.0
+
+    def __post_init__(self) -> None:
+        within("budget.total", self.total, *BUDGETS, "s")
+        within("budget.percentile", self.percentile, 50.0, 99.9)
+        for stage in STAGES:
+            within(f"budget.{stage}", getattr(self, stage), 0.0, self.total, "s")
+        if (given := sum(self.given.values())) > self.total:
+            raise ValueError(
+                f"the stages of the budget add up to {given:g} s; expected at most budget.total "
+                f"({self.total:g} s)"
+            )
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The shares that are set."""
+        return {stage: getattr(self, stage) for stage in STAGES if getattr(self, stage)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
     """What the engines of the profile "bench" do.
 
@@ -96,16 +155,22 @@ class SessionSettings:
         voice: The mouth's voice, "" for its first.
         language: Language that the caller speaks, a BCP 47 tag, or "auto" for ears that find it
             out.
+        budget: What they may have to wait for an answer, in seconds; 0 for the agent's own.
     """
 
     voice: str = ""
     language: str = "en"
+    budget: float = 0.0
 
     def __post_init__(self) -> None:
         if not _TAG.fullmatch(self.language):
             raise ChoiceError(
                 f"language is {self.language[:40]!r}; expected a BCP 47 tag such as en or pt-BR, "
                 "or auto"
+            )
+        if self.budget and not BUDGETS[0] <= self.budget <= BUDGETS[1]:
+            raise ChoiceError(
+                f"budget is {self.budget:g} s; expected {BUDGETS[0]:g} to {BUDGETS[1]:g}, or 0"
             )
 
     def changed(self, given: Mapping[str, Any], voices: tuple[str, ...]) -> "SessionSettings":
@@ -116,15 +181,31 @@ class SessionSettings:
         """
         for name, value in given.items():
             if name not in names(SessionSettings):
-                raise ChoiceError(f"a call has no setting {name[:40]!r}; it has voice, language")
-            if not isinstance(value, str):
+                known = ", ".join(names(SessionSettings))
+                raise ChoiceError(f"a call has no setting {name[:40]!r}; it has {known}")
+            if name != "budget" and not isinstance(value, str):
                 raise ChoiceError(f"{name} is {value!r:.40}; expected a string")
+        if "budget" in given:
+            given = {**given, "budget": _seconds("budget", given["budget"])}
         changed = replace(self, **given)
         if "voice" in given and changed.voice and changed.voice not in voices:
             raise ChoiceError(
                 f"voice is {changed.voice[:40]!r}; expected one of {', '.join(voices[:40])}"
             )
         return changed
+
+
+def _seconds(name: str, value: object) -> float:
+    """Return a number that came as one, or as text.
+
+    Raises:
+        ChoiceError: If it is none.
+    """
+    if isinstance(value, str | float | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            if math.isfinite(seconds := float(value)):
+                return seconds
+    raise ChoiceError(f"{name} is {value!r:.40}; expected a number of seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +237,14 @@ class Settings:
         data: Directory for the database and the call logs.
         max_calls: Calls taken at once; one more is told to come back later.
         tool_timeout: Seconds a tool may take before the caller is told it failed.
+        trace: Whether every turn is recorded: logs, metrics, the dashboard and the tuner need it.
+        tuner: "on" to move settings while calls go on, so that the budget holds; "observe" to say
+            only what would be moved; "off".
+        pinned: Names of settings that the tuner never moves, with commas between.
+        admission: Whether calls are refused that would take everybody's answers over the budget.
+        otlp: Where traces are sent, for example "http://127.0.0.1:4318"; "" for nowhere.
+        cost_per_hour: What the machine costs; 0 tells costs in seconds of a core.
+        budget: What a caller may have to wait for an answer.
         turn: When the agent may speak.
         bench: What the engines of the profile "bench" do.
         whisper: How the ears "whisper:MODEL" listen.
@@ -182,6 +271,13 @@ class Settings:
     data: str = "var"
     max_calls: int = 32
     tool_timeout: float = 5.0
+    trace: bool = True
+    tuner: str = "observe"
+    pinned: str = ""
+    admission: bool = True
+    otlp: str = ""
+    cost_per_hour: float = 0.0
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     turn: TurnSettings = field(default_factory=TurnSettings)
     bench: BenchSettings = field(default_factory=BenchSettings)
     whisper: WhisperOptions = field(default_factory=WhisperOptions)
@@ -196,6 +292,9 @@ class Settings:
         within("tool_timeout", self.tool_timeout, 0.1, 60.0, "s")
         within("device_slots", self.device_slots, 1, 16)
         within("engine_start", self.engine_start, 1.0, 86_400.0, "s")
+        within("cost_per_hour", self.cost_per_hour, 0.0, 1e6)
+        if self.tuner not in TUNERS:
+            raise ValueError(f"tuner is {self.tuner!r}; expected one of {', '.join(TUNERS)}")
         SessionSettings(language=self.language)
         if self.tool_timeout >= self.turn.longest_stall:
             raise ValueError(

@@ -6,11 +6,17 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+import numpy as np
+
 from asr.echo import EchoGuard
 from transport.audio import Resampler
 from transport.line import Line, Pcm
 from transport.pacer import Pacer, Playout
 from tts.engine import Chunk
+
+AUDIBLE = 0.01
+"""Magnitude from which a sample is sound (-40 dB of full scale): what is below it, a voice has
+before its first word, and no caller hears."""
 
 
 @dataclass(slots=True)
@@ -24,6 +30,8 @@ class Spoken:
         words: The words.
         shown: How many of them the caption shows.
         sent: Whether its first frame has left.
+        audible: Whether its first audible sample has.
+        samples: Those that were made, at the line's rate.
     """
 
     turn: int
@@ -32,6 +40,8 @@ class Spoken:
     words: list[str] = field(default_factory=list)
     shown: int = 0
     sent: bool = False
+    audible: bool = False
+    samples: int = 0
 
 
 class Speaker:
@@ -43,14 +53,17 @@ class Speaker:
         line: Line,
         tell: Callable[[Mapping[str, Any]], None],
         sent: Callable[[int], None],
+        heard: Callable[[int, float], None],
         played: Callable[[int], None],
         echo: EchoGuard,
     ) -> None:
         """Tell captions to `tell`, the first frame of a turn to `sent`, its end to `played`.
 
-        What the caller hears, and may send back, is told to `echo`.
+        `heard` is told at which monotonic time, in seconds, the first audible sample of a turn is
+        heard, once it has left. What the caller hears, and may send back, is told to `echo`.
         """
         self._line, self._tell, self._sent, self._played = line, tell, sent, played
+        self._heard = heard
         self._echo = echo
         self._playout = Playout(pacer, self._play, line.rate, progress=self._left)
         self._spoken = Spoken(0)
@@ -68,6 +81,11 @@ class Speaker:
     def turn(self) -> int:
         """The reply being said, 0 if none."""
         return self._spoken.turn
+
+    @property
+    def seconds(self) -> float:
+        """How much sound of the reply there is so far."""
+        return self._spoken.samples / self._line.rate
 
     @property
     def began(self) -> bool:
@@ -138,9 +156,24 @@ class Speaker:
 
     def _play(self, frame: Pcm) -> None:
         self._line.play(frame)
+        if not self._spoken.audible:
+            self._begin_to_sound(frame)
         self._echo.played(frame, self._line.rate, self._playout.begins())
 
+    def _begin_to_sound(self, frame: Pcm) -> None:
+        """Tell of the first frame of a reply, and of the first that can be heard."""
+        spoken = self._spoken
+        if not spoken.sent:
+            spoken.sent = True
+            self._sent(spoken.turn)
+        loud = np.flatnonzero(np.abs(frame) >= AUDIBLE)
+        if len(loud):
+            spoken.audible = True
+            at = self._playout.begins() + int(loud[0]) / self._line.rate
+            self._heard(spoken.turn, max(at, monotonic()))
+
     def _write(self, pcm: Pcm) -> None:
+        self._spoken.samples += len(pcm)
         if self._held is None:
             self._playout.write(pcm)
         else:
@@ -158,9 +191,6 @@ class Speaker:
     def _left(self, position: int) -> None:
         """Note that samples up to `position` of the reply have left."""
         spoken = self._spoken
-        if not spoken.sent:
-            spoken.sent = True
-            self._sent(spoken.turn)
         shown = bisect_right(spoken.starts, position)
         if shown > spoken.shown:
             spoken.shown = shown
