@@ -143,9 +143,21 @@ def test_a_search_whose_every_run_fails_ends() -> None:
 
 
 def test_a_step_that_only_makes_worse_ends_its_way() -> None:
-    search = Search(GOAL, (WAIT,))
+    search = Search(GOAL, (Ladder("wait", (1.0, 0.8, 0.6, 0.4, 0.2), 2),))
     screened = [t.point[0] for t in run(search, surface) if t.phase == "screen"]
-    assert screened == [1, 2, 3]  # 0.4 s cuts in, so 0.2 s need not be tried
+    # 0.4 s cuts in, so 0.2 s need not be tried; 0.8 s is too slow, so 1.0 s need not.
+    assert screened == [3, 1]
+
+
+@pytest.mark.parametrize(("start", "mended"), [(0, [1, 2]), (4, [3, 2])])
+def test_a_start_that_breaks_the_budget_is_left_by_the_way_that_mends_it(
+    start: int, mended: list[int]
+) -> None:
+    search = Search(GOAL, (Ladder("wait", (1.0, 0.8, 0.6, 0.4, 0.2), start), DEAD))
+    trials = [t for t in run(search, surface) if t.phase == "mend" and t.point[1] == DEAD.start]
+    assert [trial.point[0] for trial in trials] == mended
+    assert search.base == (2, DEAD.start)
+    assert [m.point for m in search.alone(1)] == [(2, 0), (2, 1), (2, 2)]
 
 
 def test_the_ramp_finds_how_many_calls_the_best_and_the_start_hold() -> None:
@@ -188,6 +200,7 @@ def test_where_a_percentile_lies_is_told_by_ranks() -> None:
         (Outcome(gaps=(0.9,) * 60, turns=60), ["over budget"]),
         (Outcome(gaps=(0.5,) * 59, turns=60, bad=1), []),
         (Outcome(gaps=(0.5,) * 58, turns=60, bad=2), ["bad turns"]),
+        (Outcome(gaps=(0.5,) * 58, turns=60, bad=2, cut_ins=2), ["cuts in"]),
         (Outcome(gaps=(0.5,) * 58, turns=60, underruns=2, bad=1), ["underruns"]),
         (Outcome(gaps=(0.5,) * 60, turns=60, lost=1), ["lost calls"]),
         (Outcome(failed="no"), ["failed"]),
@@ -212,15 +225,16 @@ def test_the_front_is_what_nothing_else_beats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curve", "place"),
+    ("curve", "at"),
     [
-        ([(1, 10), (2, 10), (3, 11), (4, 12), (5, 40), (6, 90)], 3),
+        ([(1, 10), (2, 10), (3, 11), (4, 12), (5, 40), (6, 90)], 4),
         ([(1, 1), (2, 2), (3, 3)], None),
         ([(1, 1), (2, 2)], None),
         ([(1, 5), (2, 4), (3, 3)], None),
+        ([(1, 10.0), (2, 10.0), (3, 10.5)], None),
     ],
 )
 def test_the_knee_is_where_a_curve_bends_up(
-    curve: list[tuple[float, float]], place: int | None
+    curve: list[tuple[float, float]], at: float | None
 ) -> None:
-    assert knee(curve) == place
+    assert knee(curve, 100.0) == at

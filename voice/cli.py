@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voice import __version__, models_cli, settings
+from voice import __version__, models_cli, settings, tune_cli
 
 app = typer.Typer(
     name="voice",
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_cli.app)
+app.command()(tune_cli.tune)
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
 

@@ -1,11 +1,15 @@
-"""What a search found, in words and numbers: for the terminal, the profile file and the report. Pure.
-"""
+"""What a search found, in words and numbers, for the terminal and the files. Pure."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from voice.tune_front import front, knee
 from voice.tune_search import Ladder, Measured, Point, Search, Value
+
+
+CEILING = 2.0
+"""Budgets that a latency counts as at most where the knee is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +41,14 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """What one value of a knob did by itself, against the start.
+    """What one value of a knob did by itself, against the value that the base has.
 
     Attributes:
         value: The value.
         measured: What was measured with it.
         p: Change of the percentile, in seconds; None without a result.
         p_spread: Where that change lies with 95 % confidence, from and to.
-        cost: Change of the cost, as a share of the start's.
+        cost: Change of the cost, as a share of the base's.
         cost_spread: The least such change that is one.
     """
 
@@ -57,25 +61,25 @@ class Bought:
 
 
 def bought(search: Search, place: int) -> list[Bought]:
-    """Return what each value of a knob did, all other knobs at the start, in the ladder's order."""
-    start, percent = search.of(search.start), search.goal.percentile
-    ladder, found = search.ladders[place], list[Bought]()
-    for entry in search.alone(place):
-        value = ladder.values[entry.point[place]]
-        if not entry.good or not start.good or not entry.turns:
-            found.append(Bought(value, entry, None, (0.0, 0.0), None, 0.0))
-            continue
-        low, high = entry.span(percent)
-        change = entry.at(percent) - start.at(percent)
-        between = search.noise_p(entry, start)
-        spread = (
-            min(low - start.at(percent), change - between),
-            max(high - start.at(percent), change + between),
-        )
-        share = entry.cost / start.cost - 1
-        noise = search.noise_cost(entry, start) / start.cost
-        found.append(Bought(value, entry, change, spread, share, noise))
-    return found
+    """Return what each value of a knob did, all others as in the base, in the ladder's order."""
+    base = search.of(search.base)
+    return [compared(search, place, entry, base) for entry in search.alone(place)]
+
+
+def compared(search: Search, place: int, entry: Measured, base: Measured) -> Bought:
+    """Return what the value that `entry` has of a knob did against `base`."""
+    value, percent = search.ladders[place].values[entry.point[place]], search.goal.percentile
+    if math.isinf(entry.at(percent)) or math.isinf(base.at(percent)):
+        return Bought(value, entry, None, (0.0, 0.0), None, 0.0)
+    low, high = entry.span(percent)
+    change = entry.at(percent) - base.at(percent)
+    between = search.noise_p(entry, base)
+    spread = (
+        min(low - base.at(percent), change - between),
+        max(high - base.at(percent), change + between),
+    )
+    noise = search.noise_cost(entry, base) / base.cost
+    return Bought(value, entry, change, spread, entry.cost / base.cost - 1, noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +134,12 @@ class Findings:
         axes = [(m.at(percent), -m.calls, self.price(m)) for m in fair]
         return [fair[place] for place in front(axes)]
 
-    def knee(self, point: Point) -> Measured | None:
-        """Return where the latency of a configuration bends up with the number of calls."""
+    def knee(self, point: Point) -> float | None:
+        """Return the calls from which the latency of a configuration bends up."""
+        percent = self.goal.percentile
         levels = [level.measured for level in self.levels(point)]
-        curve = [(float(m.calls), m.at(self.goal.percentile)) for m in levels]
-        place = knee(curve)
-        return None if place is None else levels[place]
+        curve = [(float(m.calls), m.at(percent)) for m in levels]
+        return knee(curve, CEILING * self.goal.budget)
 
     def changed(self) -> list[tuple[Ladder, Value, Value]]:
         """Return the knobs that the best has elsewhere than the start, with both values."""
@@ -165,7 +169,7 @@ class Findings:
 
 def shown_ms(seconds: float) -> str:
     """Return seconds as milliseconds."""
-    return "no answer" if seconds == float("inf") else f"{1000 * seconds:.0f} ms"
+    return "no answer" if math.isinf(seconds) else f"{1000 * seconds:.0f} ms"
 
 
 def shown_value(value: Value) -> str:

@@ -193,4 +193,3 @@ def _outcome(
         took=took,
         failed=failed,
     )
-

@@ -1,9 +1,10 @@
 """The search of `voice tune`: which configuration to measure next, and which one is best. Pure.
 
 Runs are what is dear, half a minute each, and every run is noisy. So the search looks at one knob
-at a time first, from the configured point outwards; puts together what helped; measures the
-finalists again for longer, and the best of them until it has been confirmed; and only then asks
-how many calls the best and the start hold. Differences within the noise of repeated runs do not
+at a time first, outwards from the configured point, or, where that breaks the budget, from the
+first point found that does not; puts together what helped; measures the finalists again for
+longer, and the best of them until it has been confirmed; and only then asks how many calls the
+best and the start hold. Differences within the noise of repeated runs do not
 count: of two that are alike, the one nearer to the start wins.
 """
 
@@ -13,20 +14,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from latency.trace import percentile
-from voice.sweep import BAD, Sweep
 
 Value = float | int | str | bool
 
 Point = tuple[int, ...]
 """A configuration: for each ladder the place of its value."""
 
-Phase = Literal["start", "screen", "combine", "confirm", "ramp"]
+Phase = Literal["start", "mend", "screen", "combine", "confirm", "ramp"]
 
 UNTIL: dict[Phase, float] = {
     "start": 1.0,
-    "screen": 0.45,
-    "combine": 0.55,
-    "confirm": 0.75,
+    "mend": 0.3,
+    "screen": 0.5,
+    "combine": 0.6,
+    "confirm": 0.8,
     "ramp": 1.0,
 }
 """Share of the time by which each phase is over; what one leaves is the next one's."""
@@ -47,6 +48,9 @@ caller's last sample may lie anywhere."""
 LEAST_COST = 0.03
 """Share by which costs must differ. The same stubs cost 2 to 4 % more or less from run to run on an
 idle machine (2026-11-30, 2 cores)."""
+
+BAD = 0.02
+"""Share of turns that may go wrong, as in `voice bench`."""
 
 SURE = 3.0
 """Standard errors by which two must differ to differ at all: with 2, one in twenty knobs that do
@@ -219,9 +223,11 @@ class Measured:
         """Return what keeps this from holding the budget, in words."""
         if not self.good:
             return ["failed"] if self.runs else ["not measured"]
+        many = self.bad > max(1.0, BAD * self.turns)
         wrong = {
             "over budget": self.at(goal.percentile) > goal.budget,
-            "bad turns": self.bad > max(1.0, BAD * self.turns),
+            "cuts in": many and 2 * self.cut_ins > self.bad,
+            "bad turns": many and 2 * self.cut_ins <= self.bad,
             "underruns": self.underruns > (0 if self.long else 1),
             "lost calls": self.lost > 0,
         }
@@ -253,6 +259,8 @@ class Search:
         """
         self.goal, self.ladders, self.valid = goal, ladders, valid
         self.start: Point = tuple(ladder.start for ladder in ladders)
+        self.base = self.start
+        """The point around which the knobs are looked at one at a time."""
         self.measured: dict[tuple[Point, int], Measured] = {}
         self.trials: list[tuple[Trial, Outcome]] = []
         self.spent = 0.0
@@ -262,6 +270,10 @@ class Search:
         self._plan = self._steps()
 
     # What the shell does.
+
+    def expect(self, seconds: float) -> None:
+        """Take about how many seconds a run takes, for as long as none has been made."""
+        self._first_run = seconds
 
     def next(self) -> Trial | None:
         """Return what to measure, None when the search is over."""
@@ -310,6 +322,11 @@ class Search:
             for ladder, place in zip(self.ladders, point, strict=True)
         }
 
+    def differing(self, point: Point) -> list[str]:
+        """Return the knobs that a point has elsewhere than the start."""
+        places = zip(self.ladders, point, self.start, strict=True)
+        return [ladder.name for ladder, at, begin in places if at != begin]
+
     def noise_of(self, what: Callable[[Outcome], float]) -> float:
         """Return the standard deviation of `what` between runs of the same, over all of them."""
         squares, freedom = 0.0, 0
@@ -356,6 +373,7 @@ class Search:
 
     def _steps(self) -> Generator[Trial, None, None]:
         yield from self._begin()
+        yield from self._mend()
         yield from self._screen()
         yield from self._combine()
         yield from self._descend()
@@ -369,30 +387,55 @@ class Search:
         for _ in range(2):
             yield Trial(point=self.start, calls=self.goal.calls, phase="start")
 
+    def _mend(self) -> Generator[Trial, None, None]:
+        """Where the start breaks the budget, step away from what it breaks until something holds.
+
+        Ladders go from safe to quick: to the quick end if it is too slow, else to the safe one.
+        """
+        start = self.of(self.start)
+        if not start.good or start.holds(self.goal):
+            return
+        way = 1 if "over budget" in start.faults(self.goal) else -1
+        ways = [(place, way) for place in range(len(self.ladders))]
+        yield from self._walk(ways, "mend", lambda entry: entry.holds(self.goal))
+        if self.best.holds(self.goal):
+            self.base = self.best.point
+
     def _screen(self) -> Generator[Trial, None, None]:
-        """Step each knob away from the start, all of them by one first, until it gets worse."""
-        open_ways = [(place, way) for place in range(len(self.ladders)) for way in (1, -1)]
-        distance = 1
-        while open_ways:
-            for place, way in list(open_ways):
-                point = self._moved(self.start, place, self.start[place] + way * distance)
-                if point is None:
-                    # Past the end is the end; an invalid point may have valid ones behind it.
-                    if not 0 <= self.start[place] + way * distance < self._length(place):
-                        open_ways.remove((place, way))
-                    continue
-                if not (yield from self._run(point, "screen")):
-                    return
-                before = self._moved(self.start, place, self.start[place] + way * (distance - 1))
-                if self._worse(self.of(point), self.of(before or self.start)):
-                    open_ways.remove((place, way))
+        """Step each knob both ways from the base until it gets worse."""
+        ways = [(place, way) for place in range(len(self.ladders)) for way in (1, -1)]
+        yield from self._walk(ways, "screen", lambda _: False)
+
+    def _walk(
+        self, ways: list[tuple[int, int]], phase: Phase, enough: Callable[[Measured], bool]
+    ) -> Generator[Trial, None, None]:
+        """Step from the base along each of `ways`, a knob and a direction: all by one step first.
+
+        A way ends with its ladder, or when a step made it clearly worse.
+        """
+        distance = 0
+        while ways:
             distance += 1
+            for place, way in list(ways):
+                to = self.base[place] + way * distance
+                point = self._moved(self.base, place, to)
+                if point is None:
+                    if not 0 <= to < len(self.ladders[place].values):
+                        ways.remove((place, way))
+                    continue  # behind a point that is not valid there may be some that are
+                if not (yield from self._run(point, phase)):
+                    return
+                if enough(self.of(point)):
+                    return
+                before = self._moved(self.base, place, to - way)
+                if self._worse(self.of(point), self.of(before or self.base)):
+                    ways.remove((place, way))
 
     def _combine(self) -> Generator[Trial, None, None]:
         """Put together what helped each by itself, the greatest help first."""
         bests = [self._best_alone(place) for place in range(len(self.ladders))]
-        helped = [m for m in bests if m.point != self.start]
-        current = self.of(self.start)
+        helped = [m for m in bests if m.point != self.base]
+        current = self.of(self.base)
         while helped:
             step = self.pick(helped)
             helped.remove(step)
@@ -444,20 +487,28 @@ class Search:
     def _confirm(self) -> Generator[Trial, None, None]:
         """Measure the best again until it has been confirmed."""
         while (best := self.best).good and best.long < CONFIRMED:
-            if not (yield from self._run(best.point, "confirm", long=True, until=0.85)):
+            if not (yield from self._run(best.point, "confirm", long=True, until=0.88)):
                 return
 
     def _ramp(self) -> Generator[Trial, None, None]:
         """Find how many calls the best holds, then what the start does with as many."""
         best, asked = self.best.point, self.goal.calls
-        counts = sorted({max(1, round(asked * level)) for level in LEVELS})
-        sweep = Sweep(counts, step=max(1, asked // 4))
-        while (count := sweep.next()) is not None:
-            if not self.of(best, count).runs and not (
-                yield from self._run(best, "ramp", count, until=0.95)
-            ):
+        passed, failed = 0, 0
+        for count in sorted({max(1, round(asked * level)) for level in LEVELS}):
+            if not (yield from self._run(best, "ramp", count, until=0.95)):
                 break
-            sweep.record(count, self.of(best, count).holds(self.goal))
+            if not self.of(best, count).holds(self.goal):
+                failed = count
+                break
+            passed = count
+        while failed - passed > max(1, asked // 4):
+            count = (passed + failed) // 2
+            if not (yield from self._run(best, "ramp", count, until=0.95)):
+                break
+            if self.of(best, count).holds(self.goal):
+                passed = count
+            else:
+                failed = count
         if best == self.start:
             return
         for count in sorted(calls for at, calls in list(self.measured) if at == best):
@@ -507,17 +558,17 @@ class Search:
         return moved if self.valid(moved) else None
 
     def alone(self, place: int) -> list[Measured]:
-        """Return what is known of one knob's values with all others at the start, in order."""
-        points = (self._moved(self.start, place, to) for to in range(self._length(place)))
+        """Return what is known of one knob's values with all others at the base, in order."""
+        points = (self._moved(self.base, place, to) for to in range(self._length(place)))
         return [self.of(point) for point in points if point is not None and self.of(point).runs]
 
     def _best_alone(self, place: int) -> Measured:
         good = [entry for entry in self.alone(place) if entry.good]
-        return self.pick(good) if good else self.of(self.start)
+        return self.pick(good) if good else self.of(self.base)
 
     def _joined(self, one: Point, other: Point) -> Point:
         """Return `one` with what `other` has changed."""
-        places = zip(one, other, self.start, strict=True)
+        places = zip(one, other, self.base, strict=True)
         return tuple(b if b != begin else a for a, b, begin in places)
 
     def _better(self, one: Measured, other: Measured) -> Measured:
@@ -530,7 +581,7 @@ class Search:
         if not before.good:
             return False
         if not entry.holds(self.goal):
-            near = self.noise_p(entry, before) / self.goal.budget
+            near = self.noise_p(entry, before) / self.goal.budget + SURE * _chance(entry, before)
             worse = entry.miss(self.goal) > before.miss(self.goal) + near
             return before.holds(self.goal) or worse
         if not before.holds(self.goal):
@@ -541,3 +592,9 @@ class Search:
 def _error(one: Measured, other: Measured) -> float:
     """Return the standard error of a difference, in standard deviations of a run."""
     return math.sqrt(1 / max(1, len(one.good)) + 1 / max(1, len(other.good)))
+
+
+def _chance(one: Measured, other: Measured) -> float:
+    """Return the standard error of the difference between two shares of bad turns."""
+    share = (one.bad + other.bad) / max(1, one.turns + other.turns)
+    return math.sqrt(share * (1 - share) * (1 / max(1, one.turns) + 1 / max(1, other.turns)))
