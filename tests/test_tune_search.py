@@ -160,6 +160,25 @@ def test_a_start_that_breaks_the_budget_is_left_by_the_way_that_mends_it(
     assert [m.point for m in search.alone(1)] == [(2, 0), (2, 1), (2, 2)]
 
 
+def test_a_knob_that_mends_nothing_waits_for_the_others() -> None:
+    idle = Ladder("dead", (1, 2, 3, 4, 5, 6), 5)
+
+    def sloping(knobs: Mapping[str, Value], calls: int) -> tuple[float, float, float]:
+        wait = float(knobs["wait"])
+        return wait, 1.0, max(0.0, 0.6 - wait)
+
+    search = Search(GOAL, (Ladder("wait", (0.7, 0.6, 0.4, 0.3, 0.2, 0.1), 5), idle))
+    trials = [t for t in run(search, sloping) if t.phase == "mend"]
+    assert [t.point[1] for t in trials if t.point[0] == 5] == [4, 3]
+    assert trials[-1].point == (1, 5)
+
+
+def test_a_start_that_nothing_seems_to_mend_is_mended_in_the_end() -> None:
+    search = Search(GOAL, (Ladder("wait", (0.6, 0.4, 0.35, 0.3, 0.25, 0.2), 5), DEAD))
+    trials = [t for t in run(search, surface) if t.phase == "mend"]
+    assert trials[-1].point == (0, DEAD.start)
+
+
 def test_the_ramp_finds_how_many_calls_the_best_and_the_start_hold() -> None:
     goal = Goal(calls=20, budget=0.8, seconds=5000.0)
     search = Search(goal, LADDERS)

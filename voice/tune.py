@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from voice import __version__
 from voice.bench_server import CORES
 from voice.settings import Effective, from_process
-from voice.tune_findings import About, Findings, price_shown, shown_ms, shown_value
+from voice.tune_findings import About, Findings, shown_ms, shown_price, shown_value
 from voice.tune_ladders import ladders, setting_values, validity
 from voice.tune_load import HISS, PAUSED, QUESTIONED, VOICE, Load, always, load, measure
 from voice.tune_profile import profile
@@ -214,7 +214,7 @@ def _conclude(console: Console, findings: Findings, wanted: Wanted) -> None:
     for ladder, before, after in findings.changed():
         change = f"{shown_value(before)} → {shown_value(after)}"
         console.print(f"  {ladder.name:24} {change}", highlight=False)
-    price, search = price_shown(findings), findings.search
+    search = findings.search
     for name, entry in (("start", findings.start), ("best", findings.best)):
         if entry.good:
             held = search.held(entry.point)
@@ -222,7 +222,7 @@ def _conclude(console: Console, findings: Findings, wanted: Wanted) -> None:
             console.print(
                 f"  {name:6} p{findings.goal.percentile:g} "
                 f"{shown_ms(entry.at(findings.goal.percentile)):>7}, "
-                f"{price(findings.price(entry))} {findings.unit}, {carries}",
+                f"{shown_price(findings, entry)} {findings.unit}, {carries}",
                 highlight=False,
             )
     console.print(f"wrote {wanted.out} and {wanted.report}", highlight=False)

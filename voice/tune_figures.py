@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from voice.tune_findings import (
     Bought,
-    compared,
     Findings,
     bought,
-    price_shown,
+    compared,
     shown_ms,
+    shown_price,
     shown_value,
     shown_values,
 )
@@ -30,13 +30,12 @@ def told(findings: Findings, entry: Measured) -> str:
     """Return all about a measurement in some lines, for the pointer."""
     goal = findings.goal
     low, high = entry.span(goal.percentile)
-    price = price_shown(findings)
     verdict = ", ".join(entry.faults(goal)) or "holds the budget"
     return (
         f"{shown_values(findings.search.values(entry.point))}\n{entry.calls} calls, {entry.turns} turns\n"
         f"p50 {shown_ms(entry.at(50))}, p{goal.percentile:g} {shown_ms(entry.at(goal.percentile))} "
         f"({shown_ms(low)} to {shown_ms(high)})\n"
-        f"{price(findings.price(entry))} {findings.unit}\n"
+        f"{shown_price(findings, entry)} {findings.unit}\n"
         f"{entry.bad} bad turns, {entry.cut_ins} cut in, {entry.underruns} with gaps\n{verdict}"
     )
 
@@ -84,13 +83,8 @@ def by_calls(findings: Findings) -> str:
             holds = entry.holds(goal)
             plot.point(entry.calls, at, kind, told(findings, entry), holds=holds)
         if known:
-            above = all(
-                known[-1].at(goal.percentile) >= m.at(goal.percentile)
-                for m in entries
-                if m.calls == known[-1].calls
-            )
             last = 1000 * known[-1].at(goal.percentile)
-            plot.text(known[-1].calls, last, kind, kind, dy=-9 if above else 18)
+            plot.text(known[-1].calls, last, kind, kind, dy=18)
     return plot.svg()
 
 
@@ -183,6 +177,9 @@ def knob(findings: Findings, place: int) -> str:
         about=f"Cost by {findings.search.ladders[place].name}",
     )
     lower.zero()
+    for n, step in enumerate(steps):
+        if not step.measured.good:
+            upper.text(n, upper.y.low, "failed", "fails", dx=-18, dy=-6)
     known = [(n, step) for n, step in enumerate(steps) if step.p is not None]
     upper.line([(n, 1000 * step.measured.at(goal.percentile)) for n, step in known], "faint")
     for n, step in known:

@@ -1,12 +1,11 @@
 """What a search found, in words and numbers, for the terminal and the files. Pure."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from voice.tune_front import front, knee
 from voice.tune_search import Ladder, Measured, Point, Search, Value
-
 
 CEILING = 2.0
 """Budgets that a latency counts as at most where the knee is looked for."""
@@ -41,19 +40,21 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """What one value of a knob did by itself, against the value that the base has.
+    """What one value of a knob did by itself, against another.
 
     Attributes:
         value: The value.
         measured: What was measured with it.
+        against: What was measured with the other.
         p: Change of the percentile, in seconds; None without a result.
         p_spread: Where that change lies with 95 % confidence, from and to.
-        cost: Change of the cost, as a share of the base's.
+        cost: Change of the cost, as a share of the other's.
         cost_spread: The least such change that is one.
     """
 
     value: Value
     measured: Measured
+    against: Measured
     p: float | None
     p_spread: tuple[float, float]
     cost: float | None
@@ -66,20 +67,20 @@ def bought(search: Search, place: int) -> list[Bought]:
     return [compared(search, place, entry, base) for entry in search.alone(place)]
 
 
-def compared(search: Search, place: int, entry: Measured, base: Measured) -> Bought:
-    """Return what the value that `entry` has of a knob did against `base`."""
+def compared(search: Search, place: int, entry: Measured, other: Measured) -> Bought:
+    """Return what the value that `entry` has of a knob did against `other`."""
     value, percent = search.ladders[place].values[entry.point[place]], search.goal.percentile
-    if math.isinf(entry.at(percent)) or math.isinf(base.at(percent)):
-        return Bought(value, entry, None, (0.0, 0.0), None, 0.0)
+    if math.isinf(entry.at(percent)) or math.isinf(other.at(percent)):
+        return Bought(value, entry, other, None, (0.0, 0.0), None, 0.0)
     low, high = entry.span(percent)
-    change = entry.at(percent) - base.at(percent)
-    between = search.noise_p(entry, base)
+    change = entry.at(percent) - other.at(percent)
+    between = search.noise_p(entry, other)
     spread = (
-        min(low - base.at(percent), change - between),
-        max(high - base.at(percent), change + between),
+        min(low - other.at(percent), change - between),
+        max(high - other.at(percent), change + between),
     )
-    noise = search.noise_cost(entry, base) / base.cost
-    return Bought(value, entry, change, spread, entry.cost / base.cost - 1, noise)
+    noise = search.noise_cost(entry, other) / other.cost
+    return Bought(value, entry, other, change, spread, entry.cost / other.cost - 1, noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,11 @@ class Findings:
         if self.about.cost_per_hour:
             return self.about.cost_per_hour / 60 / measured.calls
         return measured.cost
+
+    def price_held(self, measured: Measured) -> str:
+        """Return the price of a call-minute on a machine that has all the calls it holds."""
+        held = self.search.held(measured.point)
+        return f"{self.about.cost_per_hour / 60 / held:.5f}" if held else "–"
 
     def levels(self, point: Point) -> list[Level]:
         """Return what is known of a configuration by its number of calls, fewest first."""
@@ -182,8 +188,7 @@ def shown_values(values: Mapping[str, Value], names: Sequence[str] = ()) -> str:
     return ", ".join(f"{n} {shown_value(v)}" for n, v in values.items() if not names or n in names)
 
 
-def price_shown(findings: Findings) -> Callable[[float], str]:
-    """Return what shows a price in its unit."""
-    if findings.about.cost_per_hour:
-        return lambda price: f"{price:.5f}"
-    return lambda price: f"{price:.2f}"
+def shown_price(findings: Findings, measured: Measured) -> str:
+    """Return what a call-minute costs, without the unit."""
+    cost = findings.price(measured)
+    return f"{cost:.5f}" if findings.about.cost_per_hour else f"{cost:.2f}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voice.settings import SECRET, Effective, value_of
-from voice.tune_findings import Findings, price_shown, shown_ms, shown_value
+from voice.tune_findings import Findings, shown_ms, shown_price, shown_value
 from voice.tune_ladders import JOINED, setting_values
 
 LEFT_OUT = ("host", "port", "data", *SECRET)
@@ -27,7 +27,6 @@ def profile(effective: Effective, findings: Findings) -> str:
     if "budget.total" in effective.sources:
         values |= {"budget.total": goal.budget, "budget.percentile": goal.percentile}
     values |= setting_values(knobs)
-    price = price_shown(findings)
     lines = [
         f"# {findings.verdict()}",
         f"# {about.date}, sidetone {about.version}, {about.machine}",
@@ -42,7 +41,7 @@ def profile(effective: Effective, findings: Findings) -> str:
             f"{shown_ms(best.at(goal.percentile))} (95 % sure: {shown_ms(low)} to {shown_ms(high)}), "
             f"{best.turns} turns in {len(best.good)} runs,",
             f"#   {best.bad} bad turns, of which {best.cut_ins} cut in; {best.underruns} with gaps; "
-            f"{price(findings.price(best))} {findings.unit}",
+            f"{shown_price(findings, best)} {findings.unit}",
         ]
         if held := search.held(best.point):
             lines.append(f"#   held with up to {held} calls, of those tried")

@@ -24,7 +24,7 @@ Phase = Literal["start", "mend", "screen", "combine", "confirm", "ramp"]
 
 UNTIL: dict[Phase, float] = {
     "start": 1.0,
-    "mend": 0.3,
+    "mend": 0.5,
     "screen": 0.5,
     "combine": 0.6,
     "confirm": 0.8,
@@ -34,6 +34,9 @@ UNTIL: dict[Phase, float] = {
 
 FINALISTS = 3
 """Configurations that are measured again, for longer, beside the start."""
+
+IDLE_STEPS = 2
+"""Steps after which a knob waits that did nothing for a start which breaks the budget."""
 
 LONG = 2
 """How many times the turns of a short run a long one has."""
@@ -397,39 +400,44 @@ class Search:
             return
         way = 1 if "over budget" in start.faults(self.goal) else -1
         ways = [(place, way) for place in range(len(self.ladders))]
-        yield from self._walk(ways, "mend", lambda entry: entry.holds(self.goal))
+        yield from self._walk(ways, "mend")
         if self.best.holds(self.goal):
             self.base = self.best.point
 
     def _screen(self) -> Generator[Trial, None, None]:
         """Step each knob both ways from the base until it gets worse."""
         ways = [(place, way) for place in range(len(self.ladders)) for way in (1, -1)]
-        yield from self._walk(ways, "screen", lambda _: False)
+        yield from self._walk(ways, "screen")
 
-    def _walk(
-        self, ways: list[tuple[int, int]], phase: Phase, enough: Callable[[Measured], bool]
-    ) -> Generator[Trial, None, None]:
+    def _walk(self, ways: list[tuple[int, int]], phase: Phase) -> Generator[Trial, None, None]:
         """Step from the base along each of `ways`, a knob and a direction: all by one step first.
 
-        A way ends with its ladder, or when a step made it clearly worse.
+        A way ends with its ladder, or when a step made it clearly worse. Mending, all is over when
+        something holds, and a way on which some steps did nothing waits for the others.
         """
-        distance = 0
-        while ways:
-            distance += 1
-            for place, way in list(ways):
+        going, waiting = dict.fromkeys(ways, 0), dict[tuple[int, int], int]()
+        patience = IDLE_STEPS if phase == "mend" else math.inf
+        while going or waiting:
+            if not going:
+                going, waiting, patience = waiting, {}, math.inf
+            for (place, way), distance in list(going.items()):
+                going[place, way] = distance = distance + 1
                 to = self.base[place] + way * distance
                 point = self._moved(self.base, place, to)
                 if point is None:
-                    if not 0 <= to < len(self.ladders[place].values):
-                        ways.remove((place, way))
+                    if not 0 <= to < self._length(place):
+                        del going[place, way]
                     continue  # behind a point that is not valid there may be some that are
                 if not (yield from self._run(point, phase)):
                     return
-                if enough(self.of(point)):
+                entry = self.of(point)
+                if phase == "mend" and entry.holds(self.goal):
                     return
-                before = self._moved(self.base, place, to - way)
-                if self._worse(self.of(point), self.of(before or self.base)):
-                    ways.remove((place, way))
+                before = self._moved(self.base, place, to - way) or self.base
+                if self._worse(entry, self.of(before)):
+                    del going[place, way]
+                elif distance >= patience and not self._worse(self.of(self.base), entry):
+                    waiting[place, way] = going.pop((place, way))
 
     def _combine(self) -> Generator[Trial, None, None]:
         """Put together what helped each by itself, the greatest help first."""
