@@ -165,7 +165,7 @@ def test_a_knob_that_mends_nothing_waits_for_the_others() -> None:
 
     def sloping(knobs: Mapping[str, Value], calls: int) -> tuple[float, float, float]:
         wait = float(knobs["wait"])
-        return wait, 1.0, max(0.0, 0.6 - wait)
+        return wait, 1.0, max(0.0, 1.2 - 2 * wait)
 
     search = Search(GOAL, (Ladder("wait", (0.7, 0.6, 0.4, 0.3, 0.2, 0.1), 5), idle))
     trials = [t for t in run(search, sloping) if t.phase == "mend"]

@@ -195,7 +195,8 @@ def _result(search: Search, entry: Measured) -> str:
     wrong = entry.faults(goal)
     verdict = f"[red]{', '.join(wrong)}[/]" if wrong else "[green]holds[/]"
     at = shown_ms(entry.at(goal.percentile))
-    return f"p{goal.percentile:g} {at:>7}  {entry.bad:2}/{entry.turns} bad  {entry.cost:.2f} core-s  {verdict}"
+    bad = f"{entry.bad:2}/{entry.turns} bad"
+    return f"p{goal.percentile:g} {at:>7}  {bad}  {entry.cost:.2f} core-s  {verdict}"
 
 
 def _what(search: Search, point: tuple[int, ...]) -> str:

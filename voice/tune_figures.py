@@ -32,7 +32,8 @@ def told(findings: Findings, entry: Measured) -> str:
     low, high = entry.span(goal.percentile)
     verdict = ", ".join(entry.faults(goal)) or "holds the budget"
     return (
-        f"{shown_values(findings.search.values(entry.point))}\n{entry.calls} calls, {entry.turns} turns\n"
+        f"{shown_values(findings.search.values(entry.point))}\n"
+        f"{entry.calls} calls, {entry.turns} turns\n"
         f"p50 {shown_ms(entry.at(50))}, p{goal.percentile:g} {shown_ms(entry.at(goal.percentile))} "
         f"({shown_ms(low)} to {shown_ms(high)})\n"
         f"{shown_price(findings, entry)} {findings.unit}\n"

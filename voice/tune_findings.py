@@ -161,7 +161,8 @@ class Findings:
         at = shown_ms(best.at(goal.percentile))
         if not self.holds:
             why = ", ".join(best.faults(goal))
-            return f"No configuration tried holds {wanted}. The nearest has p{goal.percentile:g} {at} ({why})."
+            nearest = f"The nearest has p{goal.percentile:g} {at} ({why})."
+            return f"No configuration tried holds {wanted}. {nearest}"
         if best.point == start.point:
             return f"The start holds {wanted}, with {at}, and nothing tried is clearly cheaper."
         if not start.good or not start.holds(goal):
@@ -170,7 +171,8 @@ class Findings:
         saved = 1 - best.cost / start.cost
         if saved > self.search.noise_cost(best, start) / start.cost:
             return f"Found: {wanted} is held, with {at}, for {saved:.0%} less than the start."
-        return f"Found: {wanted} is held, with {at}; the start does it in {shown_ms(start.at(goal.percentile))}, for the same cost."
+        before = shown_ms(start.at(goal.percentile))
+        return f"Found: {wanted} is held, with {at} instead of {before}, for the same cost."
 
 
 def shown_ms(seconds: float) -> str:

@@ -65,7 +65,7 @@ class Axis:
 def reach(
     values: Sequence[float], *, zero: bool = True, most: float = math.inf
 ) -> tuple[float, float]:
-    """Return the begin and the end of an axis that shows `values`, those above `most` at its end."""
+    """Return the ends of an axis that shows `values`, those above `most` at its high end."""
     finite = [min(value, most) for value in values if math.isfinite(value)] or [1.0]
     low, high = min(finite), max(finite)
     if zero:
@@ -111,38 +111,32 @@ class Plot:
         if not self.y.low <= y <= self.y.high:
             return
         left, down = self.place(self.x.low, y)
-        right = self.width - RIGHT
-        self._marks.append(
-            f'<line class="limit" x1="{left:.1f}" x2="{right:.1f}" y1="{down:.1f}" y2="{down:.1f}"/>'
-            f'<text class="limit" x="{left + 6:.1f}" y="{down - 5:.1f}">{escape(text)}</text>'
-        )
+        self._line("limit", left, down, self.width - RIGHT, down)
+        self._text("limit", left + 6, down - 5, text)
 
     def zero(self) -> None:
         """Draw a line across at 0."""
-        (left, down), right = self.place(self.x.low, 0.0), self.width - RIGHT
-        self._marks.append(f'<path class="zero" d="M{left:.1f},{down:.1f} H{right:.1f}"/>')
+        left, down = self.place(self.x.low, 0.0)
+        self._line("zero", left, down, self.width - RIGHT, down)
 
     def upright(self, x: float, text: str) -> None:
         """Draw a line up, with its name at the top."""
         across, down = self.place(x, self.y.low)
-        self._marks.append(
-            f'<line class="upright" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP:.1f}" y2="{down:.1f}"/>'
-            f'<text class="upright" x="{across + 5:.1f}" y="{TOP + 10:.1f}">{escape(text)}</text>'
-        )
+        self._line("upright", across, TOP, across, down)
+        self._text("upright", across + 5, TOP + 10, text)
 
     def point(self, x: float, y: float, kind: Kind, title: str, *, holds: bool = True) -> None:
-        """Draw a point: full if the budget is held, hollow if not, an arrow if it is off the top."""
+        """Draw a point: full if it holds the budget, else hollow; an arrow if off the top."""
         across, down = self.place(x, y)
-        state = "" if holds else " fails"
+        classes = f"point {kind}" if holds else f"point {kind} fails"
         inner = f"<title>{escape(title)}</title>"
         if y > self.y.high:
-            shape = f"M{across - 6:.1f},{down + 9:.1f} L{across:.1f},{down:.1f} L{across + 6:.1f},{down + 9:.1f} Z"
-            self._marks.append(f'<path class="point {kind}{state}" d="{shape}">{inner}</path>')
+            shape = f"M{across - 6:.1f},{down + 9:.1f} l6,-9 l6,9 Z"
+            self._marks.append(f'<path class="{classes}" d="{shape}">{inner}</path>')
             return
         radius = 6.0 if kind in ("start", "best") else 4.5
-        self._marks.append(
-            f'<circle class="point {kind}{state}" cx="{across:.1f}" cy="{down:.1f}" r="{radius}">{inner}</circle>'
-        )
+        where = f'cx="{across:.1f}" cy="{down:.1f}" r="{radius}"'
+        self._marks.append(f'<circle class="{classes}" {where}>{inner}</circle>')
 
     def spread(self, x: float, low: float, high: float, kind: Kind) -> None:
         """Draw from where to where the truth may lie."""
@@ -150,52 +144,53 @@ class Plot:
         _, top = self.place(x, high)
         if bottom - top < 1:
             return
-        self._marks.append(
-            f'<path class="spread {kind}" d="M{across:.1f},{bottom:.1f} V{top:.1f} '
-            f'M{across - 3:.1f},{bottom:.1f} h6 M{across - 3:.1f},{top:.1f} h6"/>'
-        )
+        ends = f"M{across - 3:.1f},{bottom:.1f} h6 M{across - 3:.1f},{top:.1f} h6"
+        path = f"M{across:.1f},{bottom:.1f} V{top:.1f} {ends}"
+        self._marks.append(f'<path class="spread {kind}" d="{path}"/>')
 
     def text(
         self, x: float, y: float, text: str, kind: str = "", *, dx: float = 10.0, dy: float = 4.0
     ) -> None:
         """Write beside a value; near the right edge, on its left."""
         across, down = self.place(x, y)
-        left = across + dx + 6.5 * len(text) > self.width
-        anchor = ' text-anchor="end"' if left else ""
-        at = across - dx if left else across + dx
-        self._marks.append(
-            f'<text class="name {kind}" x="{at:.1f}" y="{down + dy:.1f}"{anchor}>{escape(text)}</text>'
-        )
+        beyond = across + dx + 6.5 * len(text) > self.width
+        at, anchor = (across - dx, "end") if beyond else (across + dx, "start")
+        self._text(f"name {kind}", at, down + dy, text, anchor)
 
     def svg(self) -> str:
         """Return the drawing."""
+        frame = Plot(self.x, self.y, self.width, self.height, bottom=self.bottom)
+        frame._frame()
         return (
             f'<svg viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            f'aria-label="{escape(self.about, quote=True)}">{self._frame()}{"".join(self._marks)}</svg>'
+            f'aria-label="{escape(self.about, quote=True)}">'
+            f"{''.join(frame._marks + self._marks)}</svg>"
         )
 
-    def _frame(self) -> str:
-        """Return axes, their lines and their labels."""
+    def _frame(self) -> None:
+        """Draw axes, their lines and their labels."""
         left, bottom = self.place(self.x.low, self.y.low)
         right, top = self.width - RIGHT, TOP
-        parts: list[str] = []
         for value, name in self.y.marks(max(4, round(self.height / 55))):
             _, down = self.place(self.x.low, value)
-            parts.append(
-                f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{down:.1f}" y2="{down:.1f}"/>'
-                f'<text class="tick" x="{left - 7:.1f}" y="{down + 4:.1f}" text-anchor="end">{escape(name)}</text>'
-            )
+            self._line("grid", left, down, right, down)
+            self._text("tick", left - 7, down + 4, name, "end")
         for value, name in self.x.marks(max(2, round(self.width / 90))):
             across, _ = self.place(value, self.y.low)
-            parts.append(
-                f'<line class="tick" x1="{across:.1f}" x2="{across:.1f}" y1="{bottom:.1f}" y2="{bottom + 4:.1f}"/>'
-                f'<text class="tick" x="{across:.1f}" y="{bottom + 17:.1f}" text-anchor="middle">{escape(name)}</text>'
-            )
-        parts.append(
+            self._line("tick", across, bottom, across, bottom + 4)
+            self._text("tick", across, bottom + 17, name, "middle")
+        self._marks.append(
             f'<path class="axis" d="M{left:.1f},{top:.1f} V{bottom:.1f} H{right:.1f}"/>'
-            f'<text class="label" x="{(left + right) / 2:.1f}" y="{self.height - 6:.1f}" '
-            f'text-anchor="middle">{escape(self.x.label)}</text>'
-            f'<text class="label" transform="translate(14 {(top + bottom) / 2:.1f}) rotate(-90)" '
-            f'text-anchor="middle">{escape(self.y.label)}</text>'
         )
-        return "".join(parts)
+        self._text("label", (left + right) / 2, self.height - 6, self.x.label, "middle")
+        turned = f'transform="translate(14 {(top + bottom) / 2:.1f}) rotate(-90)"'
+        name = escape(self.y.label)
+        self._marks.append(f'<text class="label" {turned} text-anchor="middle">{name}</text>')
+
+    def _line(self, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:
+        ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+        self._marks.append(f'<line class="{kind}" {ends}/>')
+
+    def _text(self, kind: str, x: float, y: float, text: str, anchor: str = "start") -> None:
+        where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+        self._marks.append(f'<text class="{kind}" {where}>{escape(text)}</text>')

@@ -36,12 +36,11 @@ def profile(effective: Effective, findings: Findings) -> str:
         lines.append("# The search was interrupted: this is the best that was known by then.")
     if best.good:
         low, high = best.span(goal.percentile)
+        at, sure = shown_ms(best.at(goal.percentile)), f"{shown_ms(low)} to {shown_ms(high)}"
         lines += [
-            f"# measured: p50 {shown_ms(best.at(50))}, p{goal.percentile:g} "
-            f"{shown_ms(best.at(goal.percentile))} (95 % sure: {shown_ms(low)} to {shown_ms(high)}), "
-            f"{best.turns} turns in {len(best.good)} runs,",
-            f"#   {best.bad} bad turns, of which {best.cut_ins} cut in; {best.underruns} with gaps; "
-            f"{shown_price(findings, best)} {findings.unit}",
+            f"# Measured in {best.turns} turns: p50 {shown_ms(best.at(50))},",
+            f"#   p{goal.percentile:g} {at} (95 % sure: {sure}); {best.bad} bad turns, of which {best.cut_ins} cut in and",
+            f"#   {best.underruns} had gaps; {shown_price(findings, best)} {findings.unit}",
         ]
         if held := search.held(best.point):
             lines.append(f"#   held with up to {held} calls, of those tried")

@@ -149,9 +149,9 @@ def _rules(findings: Findings) -> str:
     goal = findings.goal
     return (
         f"A configuration holds if p{goal.percentile:g} is at most {shown_ms(goal.budget)}, at "
-        f"most {BAD:.0%} of the turns are bad (unanswered, with gaps, cut short, or the agent spoke "
-        "before the caller was done), no reply of a long run has a gap and no call is lost. Of "
-        "those that hold, the cheapest is best; of those alike in cost, the quickest; of those "
+        f"most {BAD:.0%} of the turns are bad (unanswered, with gaps, cut short, or the agent "
+        "spoke before the caller was done), no reply of a long run has a gap and no call is lost. "
+        "Of those that hold, the cheapest is best; of those alike in cost, the quickest; of those "
         "alike in both, the nearest to the start. Alike is what differs by less than "
         f"{SURE:g} standard errors, than {LEAST_COST:.0%} of the cost or than "
         f"{1000 * LEAST_P:.0f} ms."

@@ -47,9 +47,8 @@ def every_configuration(findings: Findings) -> str:
     names += ["cut in", "gaps", "core-s per call-minute", "MB a call"]
     names += ["price per call-minute"] * bool(findings.about.cost_per_hour)
     rows = [_head([("configuration", True), ("verdict", True), *((name, False) for name in names)])]
-    for entry in findings.search.measured.values():
-        if entry.runs:
-            rows.append(_configuration(findings, entry, len(names)))
+    entries = (entry for entry in findings.search.measured.values() if entry.runs)
+    rows += [_configuration(findings, entry, len(names)) for entry in entries]
     return _table(rows)
 
 
