@@ -40,6 +40,14 @@ CORES = (
     "voice/needs.py",
     "voice/prefill.py",
     "voice/schedule.py",
+    "voice/tune_figures.py",
+    "voice/tune_findings.py",
+    "voice/tune_front.py",
+    "voice/tune_plots.py",
+    "voice/tune_profile.py",
+    "voice/tune_report.py",
+    "voice/tune_search.py",
+    "voice/tune_tables.py",
     "voice/turn.py",
 )
 

@@ -20,7 +20,7 @@ LADDERS: Mapping[str, tuple[Value, ...]] = {
     "turn.longest_wait": (1.5, 1.2, 1.0, 0.8, 0.7, 0.6, 0.5, 0.4),
     "turn.speculation_lead": (0.1, 0.2, 0.3, 0.5, 0.8),
     "turn.speculations": (0, 1, 2, 4, 8),
-    "phrases.first": (60, 40, 24, 12),
+    "phrases.first": (60, 40, 24, 12, 8),
     "phrases.later": (220, 160, 110, 80),
     "device_slots": (1, 2, 3, 4),
     "asr_processes": (1, 2, 4),
@@ -35,11 +35,13 @@ LADDERS: Mapping[str, tuple[Value, ...]] = {
     "coqui.longest": (2.0, 1.5, 1.0, 0.6, 0.4),
     "coqui.batch": (1, 4, 8, 16, 32),
     "coqui.threads": (1, 2, 4, 8),
+    "vllm.gather": (0.16, 0.08, 0.04, 0.02, 0.01, 0.005),
     "vllm.max_num_batched_tokens": (512, 1024, 2048, 4096, 8192),
     "vllm.max_num_seqs": (32, 64, 128, 256),
     "vllm.speculation_tokens": (2, 4, 6),
 }
-"""Values tried, in the order from what is safe, slow or cheap to what is quick, risky or dear."""
+"""Values tried, in the order from what is safe, slow or cheap to what is quick, risky or dear. They
+reach farther than what is tried while people call (`voice.knobs`): here nobody is cut off."""
 
 NEEDS: Mapping[str, tuple[str, str]] = {
     "asr_": ("asr", "sphinx"),

@@ -7,8 +7,9 @@ as an agent that cuts in, not as a good latency.
 import asyncio
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from voice import bench_server
 from voice.bench import QUESTIONS
 from voice.bench_calls import faults, spoken
-from voice.callers import RATE, Caller, Plan, hold, noisy, white
+from voice.callers import RATE, Caller, Plan, Turn, hold, noisy, white
 from voice.settings import Settings, names
 from voice.tune_search import LONG, Outcome
 
@@ -56,6 +57,10 @@ TURNS = 40
 
 MOST_TURNS = 9
 """Turns of each call in a short run, at most."""
+
+
+TALKED_OVER = "talked over"
+"""What `bench_calls.faults` calls a turn into which the agent spoke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +174,9 @@ def _outcome(
     took: float,
 ) -> Outcome:
     """Add up what the callers heard; the first turn of each is not counted."""
-    measured = [turn for caller in callers for turn in caller.turns[1 : turns + 1]]
-    wrong = [faults(turn, reply) for turn in measured]
+    judged = [pair for caller in callers for pair in _judged(caller.turns[: turns + 2], reply)]
+    measured = [turn for turn, _ in judged]
+    wrong = [kinds for _, kinds in judged]
     late = max((caller.late for caller in callers), default=0.0)
     lost = [caller.lost for caller in callers if caller.lost]
     failed = ""
@@ -179,13 +185,13 @@ def _outcome(
     return Outcome(
         gaps=tuple(
             turn.reply.first - turn.ended
-            for turn, kinds in zip(measured, wrong, strict=True)
-            if turn.reply and turn.ended and "talked over" not in kinds
+            for turn, kinds in judged
+            if turn.reply and turn.ended and TALKED_OVER not in kinds
         ),
         turns=len(measured),
         bad=sum(map(bool, wrong)),
-        cut_ins=sum("talked over" in kinds for kinds in wrong),
-        underruns=sum("gap" in kinds and "talked over" not in kinds for kinds in wrong),
+        cut_ins=sum(TALKED_OVER in kinds for kinds in wrong),
+        underruns=sum("gap" in kinds and TALKED_OVER not in kinds for kinds in wrong),
         lost=len(lost),
         cost=cost,
         memory=memory,
@@ -193,3 +199,16 @@ def _outcome(
         took=took,
         failed=failed,
     )
+
+
+def _judged(turns: Sequence[Turn], reply: float | None) -> Iterator[tuple[Turn, list[str]]]:
+    """Yield a caller's turns from the second to the last but one with what was wrong with each.
+
+    Where the agent cuts in, the caller's ear takes it for more of the reply before: that has no
+    gap for it.
+    """
+    for turn, following in pairwise(turns[1:]):
+        kinds = faults(turn, reply)
+        if following.early is not None:
+            kinds = [kind for kind in kinds if kind != "gap"]
+        yield turn, kinds

@@ -39,11 +39,12 @@ def profile(effective: Effective, findings: Findings) -> str:
         at, sure = shown_ms(best.at(goal.percentile)), f"{shown_ms(low)} to {shown_ms(high)}"
         lines += [
             f"# Measured in {best.turns} turns: p50 {shown_ms(best.at(50))},",
-            f"#   p{goal.percentile:g} {at} (95 % sure: {sure}); {best.bad} bad turns, of which {best.cut_ins} cut in and",
-            f"#   {best.underruns} had gaps; {shown_price(findings, best)} {findings.unit}",
+            f"#   p{goal.percentile:g} {at} (95 % sure: {sure}),",
+            f"#   {best.bad} bad turns ({best.cut_ins} cut in, {best.underruns} with gaps),",
+            f"#   {shown_price(findings, best)} {findings.unit}",
         ]
         if held := search.held(best.point):
-            lines.append(f"#   held with up to {held} calls, of those tried")
+            lines.append(f"#   held with up to {held} calls, of the numbers tried")
     notes = _notes(findings)
     return "\n".join([*lines, "", *_toml(values, notes), ""])
 
