@@ -20,7 +20,7 @@ from voice.tune_findings import About, Findings, shown_ms, shown_price, shown_va
 from voice.tune_ladders import ladders, setting_values, validity
 from voice.tune_load import HISS, PAUSED, QUESTIONED, VOICE, Load, always, load, measure
 from voice.tune_profile import profile
-from voice.tune_report import report
+from voice.tune_report import LATE, report
 from voice.tune_search import Goal, Measured, Search, Trial
 
 ROOMS = ("asr", "llm", "tts")
@@ -167,6 +167,7 @@ def _introduce(console: Console, search: Search, work: Load) -> None:
         f"{work.seconds():.0f} s and {work.seconds(True):.0f} s, {goal.seconds / 60:g} minutes at "
         "most. Ctrl-C writes what is known so far.",
         highlight=False,
+        soft_wrap=True,
     )
     for ladder in search.ladders:
         values = [
@@ -181,9 +182,11 @@ def _line(search: Search, trial: Trial) -> str:
     entry = search.of(trial.point, trial.calls)
     best = "[bold green]best[/] " if entry is search.best else "     "
     number = f"{len(search.trials):3}"
+    late = search.trials[-1][1].late
+    disturbed = f"  [yellow]callers late by {shown_ms(late)}[/]" if late > LATE else ""
     return (
         f"{number} {best}{trial.phase:8}{trial.calls:4} calls  {_result(search, entry)}  "
-        f"[dim]{_what(search, trial.point)}[/]"
+        f"[dim]{_what(search, trial.point)}[/]{disturbed}"
     )
 
 
@@ -211,7 +214,7 @@ def _what(search: Search, point: tuple[int, ...]) -> str:
 def _conclude(console: Console, findings: Findings, wanted: Wanted) -> None:
     """Say what was found and where it is."""
     console.print()
-    console.print(findings.verdict(), style="bold", highlight=False)
+    console.print(findings.verdict(), style="bold", highlight=False, soft_wrap=True)
     for ladder, before, after in findings.changed():
         change = f"{shown_value(before)} → {shown_value(after)}"
         console.print(f"  {ladder.name:24} {change}", highlight=False)
@@ -225,6 +228,7 @@ def _conclude(console: Console, findings: Findings, wanted: Wanted) -> None:
                 f"{shown_ms(entry.at(findings.goal.percentile)):>7}, "
                 f"{shown_price(findings, entry)} {findings.unit}, {carries}",
                 highlight=False,
+                soft_wrap=True,
             )
     console.print(f"wrote {wanted.out} and {wanted.report}", highlight=False)
 
@@ -250,7 +254,6 @@ def _about(wanted: Wanted, effective: Effective, work: Load) -> About:
         version=__version__,
         load=said,
         cost_per_hour=cost,
-        cores=len(CORES),
     )
 
 

@@ -23,7 +23,6 @@ class About:
         version: Of the server.
         load: What the callers did, in words.
         cost_per_hour: Of the machine, in a currency; 0 to tell cost as core-seconds.
-        cores: Of the machine.
         interrupted: Whether the search was stopped before its end.
     """
 
@@ -34,7 +33,6 @@ class About:
     version: str
     load: str
     cost_per_hour: float = 0.0
-    cores: int = 1
     interrupted: bool = False
 
 
