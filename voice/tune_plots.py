@@ -123,7 +123,9 @@ class Plot:
         """Draw a line up, with its name at the top."""
         across, down = self.place(x, self.y.low)
         self._line("upright", across, TOP, across, down)
-        self._text("upright", across + 5, TOP + 10, text)
+        beyond = across + 5 + 6.5 * len(text) > self.width - RIGHT
+        at, anchor = (across - 5, "end") if beyond else (across + 5, "start")
+        self._text("upright", at, TOP + 10, text, anchor)
 
     def point(self, x: float, y: float, kind: Kind, title: str, *, holds: bool = True) -> None:
         """Draw a point: full if it holds the budget, else hollow; an arrow if off the top."""

@@ -64,6 +64,8 @@ table { border-collapse: collapse; font-size: 13px; width: 100%; }
 th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--rule); text-align: right;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
+figure th, figure td { padding-right: 8px; font-size: 12.5px; }
+figure th:last-child, figure td:last-child { padding-right: 0; }
 td.text, th.text { text-align: left; }
 td.what { white-space: normal; min-width: 220px; }
 tr.best td { color: var(--best);

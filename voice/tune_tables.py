@@ -17,7 +17,7 @@ def changes(findings: Findings) -> str:
         begin, chosen = ladder.values[ladder.start], ladder.values[findings.best.point[place]]
         name = [(ladder.name, True)]
         if begin == chosen:
-            row = [*name, (shown_value(begin), False), ("left as it was", False), ("", False)]
+            row = [*name, (shown_value(begin), False), ("as it was", False), ("", False)]
             rows.append(_row([*row, ("", False)], ""))
             continue
         value = f"{shown_value(begin)} → {shown_value(chosen)}"
