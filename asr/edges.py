@@ -146,18 +146,26 @@ QUIETEST_DB = -38.0
 NOISE_CREST = 4.0
 """How far the peaks of noise rise above its level: of a hiss, one sample in 16,000 does."""
 
+HUSH = 480
+"""Samples of quiet (30 ms) that follow the end of speech by the time that anybody knows of it."""
+
 
 def last_sound(pcm: NDArray[np.float32], noise_db: float) -> int:
-    """Return how many samples of `pcm` end with the last audible one; 0 if none is.
+    """Return how many samples of `pcm`, which ends in quiet, end with the last audible one.
 
-    Unlike an edge found from blocks, this is exact to the sample, as a budget wants it.
-    `noise_db` is the level that the noise stays below, in dBFS.
+    Unlike an edge found from blocks, this is exact to the sample, as a budget wants it. Audible is
+    what is not far below the loudest; where that goes on to the very end it is noise, and then
+    what rises above `noise_db`, the level that the noise stays below, in dBFS. Return 0 if that
+    does not tell either.
     """
     loud = np.abs(pcm)
-    peak = float(loud.max(initial=0.0))
-    least = max(peak * 10 ** (QUIETEST_DB / 20), NOISE_CREST * 10 ** (noise_db / 20))
-    found = np.flatnonzero(loud >= least)
-    return int(found[-1]) + 1 if len(found) and peak > 0 else 0
+    least = float(loud.max(initial=0.0)) * 10 ** (QUIETEST_DB / 20)
+    for threshold in (least, max(least, NOISE_CREST * 10 ** (noise_db / 20))):
+        found = np.flatnonzero(loud >= threshold)
+        end = int(found[-1]) + 1 if threshold > 0 and len(found) else 0
+        if end <= len(pcm) - HUSH:
+            return end
+    return 0
 
 
 def decibels(power: float) -> float:

@@ -50,7 +50,7 @@ async def test_a_call_chooses_voice_and_language_when_it_begins(tmp_path: Path) 
         async with connect(address) as socket:
             await event(socket, "captions")
             [session] = live.server.sessions.values()
-            assert session._chosen == SessionSettings(voice="hum-low", language="pt-BR")
+            assert session.chosen == SessionSettings(voice="hum-low", language="pt-BR")
         async with connect(live.url.replace("http", "ws") + "/v1/stream") as socket:
             await event(socket, "captions")
     assert mouth.used == ["hum-low", ""]
@@ -91,7 +91,7 @@ async def test_what_cannot_be_chosen_is_named_and_changes_nothing(
         assert error["code"] == "bad_session"
         assert message in error["message"]
         [session] = live.server.sessions.values()
-        assert session._chosen == SessionSettings()
+        assert session.chosen == SessionSettings()
     with pytest.raises(ChoiceError, match=message):
         SessionSettings().changed(change, VOICES)
 

@@ -72,7 +72,7 @@ async def test_the_answer_is_made_before_the_decision_and_heard_with_it(tmp_path
         since = len(caller.audio)
         await caller.say(voiced(), 16_000)
         session = only(live.server)
-        assert await until(lambda: session._speaker.began)
+        assert await until(lambda: session._replies.speaker.began)
         assert len(caller.audio) == since  # made, and held
         assert session._turn.number == 1
         assert of_type(caller, "captions")[-1]["text"] != "what is it"
@@ -96,10 +96,10 @@ async def test_a_caller_who_goes_on_leaves_no_trace_of_the_held_answer(tmp_path:
             await caller.say(voiced(), 16_000)
             session = only(live.server)
             before = len(session.context.entries)
-            assert await until(lambda: session._speaker.began)
+            assert await until(lambda: session._replies.speaker.began)
             assert len(session.context.entries) == before + 2
             await caller.say(voiced(), 16_000)
-            assert await until(lambda: session._attempt is None or session.tally.starts > 1)
+            assert await until(lambda: session._replies.attempt is None or session.tally.starts > 1)
             assert await caller.until(lambda: len(caller.heard()) == 2, 5)
             said = [entry.item for entry in session.context.entries][1:]
             assert said == [

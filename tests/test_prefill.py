@@ -305,7 +305,7 @@ async def test_a_caller_who_goes_on_is_read_anew_and_one_who_hangs_up_forgotten(
             assert await caller.until(lambda: bool(caller.heard()), 10)
             await caller.say(voiced(0.6), 16_000)
             session = only(live.server)
-            assert await until(lambda: session._attempt is not None and bool(mind.prompts))
+            assert await until(lambda: session._replies.attempt is not None and bool(mind.prompts))
             await caller.say(voiced(0.6), 16_000)
             assert await until(lambda: len(mind.threads) > 1)
             assert mind.threads[0].closed

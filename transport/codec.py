@@ -52,6 +52,10 @@ OPUS_SPEECH: Final = {
 }
 """The same as options of PyAV. The lookahead of "voip" is 6.5 ms."""
 
+DELAY: Final = {"opus": 0.0065, "PCMU": 0.001, "PCMA": 0.001}
+"""Seconds by which a codec's decoded sound lags what was encoded: libopus looks ahead 312 samples
+of 48 kHz (OPUS_GET_LOOKAHEAD of "voip"), changing the rate for G.711 holds back 1 ms."""
+
 PRIMING = 96
 """Silent samples before the first frame of G.711: the 1 ms that changing the rate holds back."""
 

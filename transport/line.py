@@ -22,10 +22,12 @@ class Line(Protocol):
     Attributes:
         transport: "websocket" or "webrtc"; a label of metrics.
         rate: Sample rate at which the line wants agent audio, in hertz.
+        codec_delay: Seconds by which its codec delays sound, each way.
     """
 
     transport: str
     rate: int
+    codec_delay: float
 
     def play(self, frame: Pcm) -> None:
         """Send one frame: `FRAME * rate` samples. The caller of this paces it."""

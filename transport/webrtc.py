@@ -23,7 +23,7 @@ from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationEr
 from aiortc.sdp import MediaDescription, SessionDescription
 
 from transport.alarm import Alarm
-from transport.codec import CLOCKS, Encoder
+from transport.codec import CLOCKS, DELAY, Encoder
 from transport.line import FRAME, Call, Line, Pcm
 from transport.rtp import RtpPacket
 from transport.webrtc_addresses import IceServer, only_loopback
@@ -181,6 +181,7 @@ class Peer:
         self._heard_at = self._loop.time()
         assert self.inlet is not None
         encoder = Encoder(self.inlet.codec)
+        self.line.codec_delay = DELAY[self.inlet.codec]
         self.line.outlet = Outlet(encoder, self._open(encoder))
         self._call = self._attach(self.line)
 

@@ -35,6 +35,7 @@ class WebRtcLine:
 
     def __init__(self, hang_up: Callable[[], None], unread: Callable[[], None]) -> None:
         """`hang_up` is called by `close`, `unread` when a caller leaves its events unread."""
+        self.codec_delay = 0.0
         self.outlet: Outlet | None = None
         """Takes the frames, from the connection's begin to its end."""
         self._hang_up, self._unread = hang_up, unread

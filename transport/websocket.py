@@ -64,6 +64,7 @@ class WebSocketLine:
     """The agent's side of the wire: what it says leaves at once, or waits for a slow client."""
 
     transport = "websocket"
+    codec_delay = 0.0
 
     def __init__(self, rate: int, wire: Wire) -> None:
         self.rate = rate

@@ -7,6 +7,7 @@ from time import monotonic, time
 from typing import Any
 
 from latency.trace import CallTrace, Outcome, TurnTrace, rounded
+from transport.line import Line
 from voice.hearing import FellSilent
 from voice.speculation import Spent
 
@@ -20,7 +21,7 @@ class Recording:
 
     Attributes:
         call: Its name.
-        transport: Of its line.
+        line: What it is held on.
         note: Takes events for the log.
         tell: Takes events for the caller, too.
         late: Tells how late the event loop was lately, in seconds.
@@ -29,7 +30,7 @@ class Recording:
     """
 
     call: str
-    transport: str
+    line: Line
     note: Callable[[Mapping[str, Any]], None]
     tell: Callable[[Mapping[str, Any]], None]
     late: Callable[[], float]
@@ -79,7 +80,7 @@ class Recording:
         if silence is None:
             mark("speech_end", turn, due)
         else:
-            mark("speech_end", turn, silence.speech_end)
+            mark("speech_end", turn, silence.speech_end - self.line.codec_delay)
             mark("arrived", turn, silence.arrived)
             mark("released", turn, silence.released)
             mark("vad_end", turn, silence.vad_end)
@@ -105,7 +106,7 @@ class Recording:
 
         Return the turn's trace; None if nobody waited for this answer.
         """
-        self.trace.mark("heard", turn, at)
+        self.trace.mark("heard", turn, at + self.line.codec_delay)
         trace = self.trace.of(turn)
         if (total := trace.total) is None:
             return None
@@ -149,7 +150,7 @@ class Recording:
         trace = self.trace.take(turn)
         if trace is None or (began := trace.at("speech_end")) is None:
             return
-        record = trace.record(outcome) | {"call": self.call, "transport": self.transport}
+        record = trace.record(outcome) | {"call": self.call, "transport": self.line.transport}
         self.note(record | {"wall": round(wall(began), 4)})
 
 

@@ -24,7 +24,8 @@ from transport.webrtc import Peer
 from voice import __version__, engines
 from voice.agent import Agent
 from voice.calllog import CallLog
-from voice.session import Crew, Session
+from voice.crew import Crew
+from voice.session import Session
 from voice.settings import SessionSettings, Settings
 
 log = logging.getLogger(__name__)
