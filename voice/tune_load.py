@@ -32,10 +32,11 @@ turns, 22 % are longer than 0.6 s (`voice.pauses`)."""
 
 QUESTIONED: Sequence[tuple[str, float, str]] = (
     (QUESTIONS[0], 0.0, ""),
-    ("what are your opening hours,", 0.4, "on friday"),
-    ("when are you open,", 0.6, "on monday"),
+    ("what are your", 0.4, "opening hours on friday"),
+    ("when are you", 0.6, "open on monday"),
 )
-"""The same to an agent that answers questions."""
+"""The same to an agent that answers questions. The pauses stand where the words must go on: after
+words that could be all, every server would sometimes answer."""
 
 VOICE = "en-us+f3"
 """espeak-ng voice of the callers."""
