@@ -10,6 +10,7 @@ one decoding of what the window holds, or none if only silence came after the la
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +22,7 @@ from asr.agreement import Heard
 from asr.batching import Pace, choose
 from asr.engine import RATE, EngineError, Listening, Pcm, Turns
 from asr.whisper_decoder import Decoder, Window
-from asr.whisper_options import WhisperOptions
+from asr.whisper_options import ADJUSTABLE, WhisperOptions
 from asr.whisper_stream import Job, Jobs, WhisperStream
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Whisper:
         name: "whisper:" and what the user chose.
         about: What these ears can do, and once it is loaded, where they run.
         failed: Why it gave up, "" while it works; it must be made anew then.
+        adjustable: Names of the settings that `adjust` changes, known once it is loaded.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Whisper:
         self.name = f"whisper:{model}"
         self.about = f"Whisper ({model}), which understands free speech while it is spoken"
         self.failed = ""
+        self.adjustable: tuple[str, ...] = ()
         self._source = model
         self._options = options or WhisperOptions()
         self._turns = turns
@@ -67,7 +70,7 @@ class Whisper:
         self._jobs.closed = STOPPED
         self._thread: threading.Thread | None = None
         self._pace = Pace()
-        self._limit = self._options.batch
+        self._limit = sys.maxsize
         self._failures = 0
         self._languages: dict[str, str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,6 +96,17 @@ class Whisper:
         if language in ("", "auto"):
             language = self._languages.get(listening.call, "")
         return WhisperStream(self._jobs, self._options, language, listening.call)
+
+    def adjust(self, name: str, value: float) -> None:
+        """Change one of `adjustable`, from the next utterance on; never blocks.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        if name not in self.adjustable:
+            known = ", ".join(self.adjustable) or "nothing"
+            raise ValueError(f"{self.name} cannot change {name} while it runs, but {known}")
+        self._options = self._options.adjusted(name, value)
 
     async def stop(self) -> None:
         """Free the model, after the batch that is being decoded."""
@@ -127,7 +141,7 @@ class Whisper:
                 batch = jobs.take(
                     lambda waiting: choose(
                         waiting,
-                        self._limit,
+                        min(self._limit, self._options.batch),
                         decoder.model.together,
                         self._pace,
                         self._options.longest_partial,
@@ -153,6 +167,7 @@ class Whisper:
                 f"Whisper cannot decode with {self._source} ({decoder.model.about}): {error}"
             ) from error
         self.about = f"{self.about} ({decoder.model.about})"
+        self.adjustable = tuple(name for name in ADJUSTABLE if name not in decoder.model.fixed)
         return decoder
 
     def _turn(self) -> AbstractContextManager[None]:
@@ -171,6 +186,7 @@ class Whisper:
     def _decode(self, decoder: Decoder, batch: list[Job]) -> None:
         """Decode a batch and tell its streams."""
         began = monotonic()
+        decoder.options = self._options
         try:
             windows = [job.stream.window.take(decoder) for job in batch]
             heard = decoder.decode(windows)

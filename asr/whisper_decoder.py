@@ -85,6 +85,7 @@ class Model(Protocol):
         together: Whether a batch takes about as long as its longest window.
         grain: Windows are made multiples of this long, in seconds.
         sizes: Windows in a batch, and seconds, of all that costs something the first time.
+        fixed: Names of those settings which it cannot change once it is loaded.
         tokens: Its tokenizer.
     """
 
@@ -93,6 +94,7 @@ class Model(Protocol):
     together: bool
     grain: float
     sizes: list[tuple[int, float]]
+    fixed: tuple[str, ...]
     tokens: Tokens
 
     def encode(self, mel: NDArray[np.float32]) -> Any:
@@ -107,6 +109,7 @@ class Model(Protocol):
         prompt: Sequence[Sequence[int]],
         given: Sequence[Sequence[int]],
         limit: int,
+        beam: int,
     ) -> list[Written]:
         """Write all windows out.
 
@@ -115,6 +118,7 @@ class Model(Protocol):
             prompt: For each window, what its transcript begins with; all of one length.
             given: For each window, the tokens after that; of any length.
             limit: Tokens to write for each, at most.
+            beam: Hypotheses kept in the search.
         """
 
     def align(
@@ -124,7 +128,11 @@ class Model(Protocol):
 
 
 class Decoder:
-    """Hears batches of windows with one model."""
+    """Hears batches of windows with one model.
+
+    Attributes:
+        options: How; may be replaced between two batches.
+    """
 
     def __init__(self, model: Model, options: WhisperOptions) -> None:
         """Take a model that is loaded.
@@ -133,7 +141,7 @@ class Decoder:
             EngineError: If it does not know `options.language`.
         """
         self.model = model
-        self._options = options
+        self.options = options
         self._filters = mel_filters(model.bands)
         self._vocabulary = model.tokens.vocabulary(options.vocabulary)
         if options.language not in ("", "auto") and not self.known_language(options.language):
@@ -163,6 +171,7 @@ class Decoder:
             [[*self._vocabulary, *start, tokens.no_timestamps] for start in starts],
             [window.given for window in windows],
             self._limit(windows),
+            self.options.beam,
         )
         heard = []
         for index, (window, one, (language, likely)) in enumerate(
@@ -183,19 +192,19 @@ class Decoder:
 
     def seconds(self, windows: Sequence[Window]) -> float:
         """Return how long all windows of a batch are made, in seconds."""
-        if self._options.window == "full":
+        if self.options.window == "full":
             return FULL
-        wanted = max(len(window.pcm) for window in windows) / RATE + self._options.padding
+        wanted = max(len(window.pcm) for window in windows) / RATE + self.options.padding
         grain = self.model.grain
         return min(FULL, math.ceil(wanted / grain - 1e-6) * grain)
 
     def _limit(self, windows: Sequence[Window]) -> int:
         """Return how many tokens may be written for each window."""
         bounds = [
-            round(len(window.pcm) / RATE * self._options.tokens_per_second) - len(window.given)
+            round(len(window.pcm) / RATE * self.options.tokens_per_second) - len(window.given)
             for window in windows
         ]
-        return min(self._options.max_tokens, max(SPARE_TOKENS, SPARE_TOKENS + max(bounds)))
+        return min(self.options.max_tokens, max(SPARE_TOKENS, SPARE_TOKENS + max(bounds)))
 
     def _languages(self, encoded: Any, windows: Sequence[Window]) -> list[tuple[str, float]]:
         """Return the language of each window, and how likely it is."""

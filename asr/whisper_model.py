@@ -149,10 +149,10 @@ class CTranslateModel:
                 "off, delete the directory and fetch it again"
             ) from error
         self._ct2 = ctranslate2
-        self._beam = options.beam
         self.about = f"{compute} on {device} by CTranslate2"
         self.together = device == "cuda"
         self.grain = 0.1
+        self.fixed: tuple[str, ...] = ()
         self.sizes = [(1, 1.0), (options.batch, 1.0)] if self.together else [(1, 1.0)]
         self.bands = int(self._network.n_mels)
         self.tokens = Tokens(folder / "tokenizer.json", bool(self._network.is_multilingual))
@@ -174,13 +174,14 @@ class CTranslateModel:
         prompt: Sequence[Sequence[int]],
         given: Sequence[Sequence[int]],
         limit: int,
+        beam: int,
     ) -> list[Written]:
         """Write all windows out; see `asr.whisper_decoder.Model`."""
         longest = max(len(one) for one in given)
         results = self._network.generate(
             encoded,
             [[*start, *words] for start, words in zip(prompt, given, strict=True)],
-            beam_size=self._beam,
+            beam_size=beam,
             max_length=_max_length(len(prompt[0]), longest + limit),
             return_scores=True,
             return_no_speech_prob=True,

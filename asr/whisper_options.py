@@ -1,10 +1,13 @@
 """What can be set of Whisper, with what each setting costs or saves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BACKENDS = ("auto", "ctranslate2", "torch")
 DEVICES = ("auto", "cpu", "cuda")
-WINDOWS = ("short", "full")
+WINDOWS = ("full", "short")
+
+ADJUSTABLE = ("whisper.interval", "whisper.beam", "whisper.window", "whisper.batch")
+"""What may change while calls go on, each from the next utterance on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,27 @@ class WhisperOptions:
                 "which takes the likeliest token each time"
             )
 
+    def adjusted(self, name: str, value: float) -> "WhisperOptions":
+        """Return these with one of `ADJUSTABLE` changed; a window is its place in `WINDOWS`.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        match name:
+            case "whisper.interval":
+                return replace(self, interval=float(value))
+            case "whisper.beam":
+                return replace(self, beam=_whole("beam", value))
+            case "whisper.batch":
+                return replace(self, batch=_whole("batch", value))
+            case "whisper.window":
+                if value not in range(len(WINDOWS)):
+                    raise ValueError(f"whisper.window is {value}; expected 0 (full) or 1 (short)")
+                return replace(self, window=WINDOWS[int(value)])
+        raise ValueError(
+            f"{name} cannot change while calls go on; of Whisper, {', '.join(ADJUSTABLE)} can"
+        )
+
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
@@ -103,3 +127,9 @@ def _within(name: str, value: float, low: float, high: float, unit: str = "") ->
     if not low <= value <= high:
         given, span = f"{value} {unit}".strip(), f"{low} to {high} {unit}".strip()
         raise ValueError(f"whisper.{name} is {given}; expected {span}")
+
+
+def _whole(name: str, value: float) -> int:
+    if not float(value).is_integer():
+        raise ValueError(f"whisper.{name} is {value}; expected a whole number")
+    return int(value)

@@ -87,6 +87,10 @@ class TorchModel:
         self.together = self.graphs = device == "cuda"
         self.grain = GRAIN if self.together else 0.1
         self.sizes = _sizes(options) if self.together else [(1, 1.0)]
+        # Windows of the other kind would have graphs that are recorded in the middle of a call.
+        self.fixed: tuple[str, ...] = ("whisper.beam",)
+        if self.graphs:
+            self.fixed += ("whisper.window",)
         self.bands = int(config.num_mel_bins)
         self.tokens = Tokens(folder / "tokenizer.json", config.vocab_size >= 51865)
         self._never = self._penalty(config.vocab_size, written.suppress_tokens or ())
@@ -133,8 +137,9 @@ class TorchModel:
         prompt: Sequence[Sequence[int]],
         given: Sequence[Sequence[int]],
         limit: int,
+        beam: int = 1,
     ) -> list[Written]:
-        """Write all windows out; see `asr.whisper_decoder.Model`."""
+        """Write all windows out; see `asr.whisper_decoder.Model`. There is no other beam than 1."""
         torch, end, count = self._torch, self.tokens.end, len(given)
         steps = min(limit + max(len(one) for one in given), LENGTH - len(prompt[0]))
         forced = np.full((count, steps), -1, np.int64)

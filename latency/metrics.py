@@ -14,7 +14,15 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.calls = Counter("voice_calls", "Calls taken", ["transport"], registry=self.registry)
-        self.refused = Counter("voice_calls_refused", "Calls refused", registry=self.registry)
+        self.refused = Counter(
+            "voice_calls_refused", "Calls refused, by reason", ["reason"], registry=self.registry
+        )
+        self.saturations = Counter(
+            "voice_saturations",
+            "Times that a call was refused because it would have cost all the budget, after a "
+            "time without",
+            registry=self.registry,
+        )
         self.active = Gauge("voice_calls_active", "Calls going on", registry=self.registry)
         self.ended = Counter(
             "voice_calls_ended", "Calls ended, by reason", ["reason"], registry=self.registry

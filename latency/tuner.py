@@ -1,11 +1,31 @@
-"""The loop from a budget to the knobs: which setting to move, and whether it helped. Pure."""
+"""The loop from a budget to the knobs: which setting to move, and whether it helped. Pure.
 
+Four states, one table of what happens in each (`docs/latency.md` draws it):
+
+- *watching*: the latest turns are counted against the budget and the guard rails.
+- *measuring*: too many were over. Fresh turns tell how slow they are and which stage is at fault.
+- *trying*: one knob stands one step or more nearer to fast; its turns are compared with those
+  measured before. It is kept if they are clearly faster, and taken back in every other case.
+- *restoring*: the budget is kept with room to spare; one knob stands one step nearer to where it
+  was configured, and stays there unless turns are over the budget.
+
+A guard rail that breaks ends a trial at once; one that breaks without a trial has a knob that
+strains it made safer, whatever that does to the budget. What failed is barred for a while that
+doubles. Turns that began before a move never count for it.
+"""
+
+import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from latency.budget import Budget
+from latency.budget import Budget, at_fault
+from latency.knob import Knob, Standing
+from latency.trial import JUDGED, MEASURED, WORTH, Trial
+from latency.window import KEPT, LONGEST_AGO, SHARE, Answered, Level, Window
+
+__all__ = ["Kind", "Knob", "Mode", "Move", "Tuner"]
 
 Kind = Literal["try", "keep", "roll_back", "restore", "relieve", "give_up"]
 Mode = Literal["on", "observe"]
@@ -13,32 +33,20 @@ Mode = Literal["on", "observe"]
 LOGGED = 200
 """Moves that the log keeps."""
 
+SETTLED = 6
+"""Turns after a trial before the next: those it ended by were chosen by chance, too."""
 
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A setting that may change while calls go on.
+FAR = 0.2
+"""Share of the budget by which turns that are over it are far over it."""
 
-    Attributes:
-        name: Of the setting, as in the settings file: "turn.longest_wait".
-        stages: Those it may shorten.
-        values: What it may be, the safest, slowest and cheapest first, the fastest last.
-        start: Index of the configured value.
-        guards: Guard rails that it strains when it is faster.
-        settle: Seconds until a change shows; turns that begin before are not counted.
-    """
+ROOM = 0.05
+"""Share of the budget that has to be left when a knob goes back to the start."""
 
-    name: str
-    stages: tuple[str, ...]
-    values: tuple[float, ...]
-    start: int
-    guards: tuple[str, ...] = ()
-    settle: float = 0.0
+CHANGED = 0.15
+"""Share of the budget by which turns differ, without a move, when the conditions changed."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < len(self.values):
-            raise ValueError(
-                f"{self.name} starts at {self.start}; it has {len(self.values)} values"
-            )
+ALARM = 4.0
+"""Times its limit at which a guard rail has a knob go to its safest value at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +55,10 @@ class Move:
 
     Attributes:
         at: When, in seconds.
-        knob: Its name, "" where no knob is moved.
+        knob: Its name, "" where there is none to move.
         before: Value in force until now.
         after: Value to set; the same as `before` where nothing changes ("keep", "give_up").
-        reason: One sentence for a person.
+        reason: One line for a person.
         p95_before: The budget's percentile of the turns before, in seconds.
         p95_after: That of the turns since, where there are some to compare.
         applied: Whether it is to be set; False while only observing.
@@ -80,23 +88,338 @@ class Tuner:
     ) -> None:
         self.budget = budget
         """May be replaced at any time."""
-        self.values = {knob.name: knob.values[knob.start] for knob in knobs}
-        """In force, by knob."""
         self.log: deque[Move] = deque(maxlen=LOGGED)
-        self.state = "within budget"
+        self._limits = dict(guard_limits)
+        self._mode = mode
+        self._standings = [Standing(knob, knob.start) for knob in knobs]
+        self._free = [entry for entry in self._standings if entry.knob.name not in pinned]
+        self._turn = 0
+        """Turns that were answered so far, in all calls."""
+        self._window = Window(-math.inf)
+        self._moved_at = -math.inf
+        self._measuring = False
+        self._trial: Trial | None = None
+        self._usual: Level | None = None
+        """How slow turns were when that was first known after the latest move."""
+        self._stuck = ""
+        """Stage that no setting helps."""
+        self._said: set[str] = set()
+        """What is not said again until the conditions change."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """In force, by knob."""
+        return {entry.knob.name: entry.value for entry in self._standings}
+
+    @property
+    def state(self) -> str:
+        """What is going on, for a person."""
+        if self._trial:
+            doing = "trying" if self._trial.stage else "restoring"
+            return f"{doing} {self._trial.standing.knob.name}"
+        if self._stuck:
+            return f"no setting helps: {self._stuck}"
+        return "over budget: measuring" if self._measuring else "within budget"
 
     def answered(self, stages: Mapping[str, float], total: float, began: float, now: float) -> None:
         """Take a turn whose first sound has left; `began` is when the caller fell silent."""
+        self._turn += 1
+        self._window.answered(Answered(began, total, dict(stages)))
 
     def strained(self, guard: str, amount: float, began: float) -> None:
         """Count `amount` against a guard rail, in the turn that `began` then.
 
         One for each "cut_ins", "underruns" and "misses"; seconds for "wasted".
         """
+        self._window.counted(guard, amount, began)
 
     def worked(self, seconds: float, began: float) -> None:
         """Count seconds that engines worked for the turn that `began` then, wasted ones too."""
+        self._window.counted("", seconds, began)
 
     def decide(self, now: float) -> list[Move]:
         """Return the moves to make now; set those that are `applied`."""
-        return []
+        self._window.forget(now - LONGEST_AGO)
+        if self._trial:
+            move = self._judge(self._trial, now)
+        else:
+            move = self._relieve(now) or self._watch(now)
+        if move is None:
+            return []
+        self.log.append(move)
+        return [move]
+
+    # Watching and measuring.
+
+    def _watch(self, now: float) -> Move | None:
+        """Look whether the turns keep the budget; try or restore a knob."""
+        turns = len(self._window)
+        if turns < MEASURED:
+            return self._return_idle(now)
+        self._note_conditions()
+        if self._measuring:
+            if self._window.fresh < SETTLED:
+                return None
+            self._measuring = False
+            if self._p95 > (1 - ROOM) * self.budget.total:
+                return self._try(now)
+        if self._window.over(self.budget):
+            self._window = Window(now)
+            self._measuring = True
+            return None
+        if turns < JUDGED:
+            return None
+        self._stuck = ""
+        if turns == KEPT:
+            self._said.clear()
+        return self._restore(now)
+
+    def _note_conditions(self) -> None:
+        """Forget what was learned, if turns take clearly another time and nothing was moved."""
+        level = self._window.level()
+        if self._usual is None:
+            self._usual = level
+            return
+        least = max(CHANGED * self.budget.total, 3 * level.noise(self._usual))
+        if abs(level.mean - self._usual.mean) > least:
+            self._usual = level
+            self._stuck = ""
+            self._said.clear()
+            for entry in self._standings:
+                entry.forget()
+
+    # Trying.
+
+    def _try(self, now: float) -> Move | None:
+        """Make a knob faster that the stage at fault has, else one of the next stage."""
+        total = self.budget.total
+        stages = self._window.stages(total)
+        excess = {name: took - self.budget.split.get(name, 0.0) for name, took in stages.items()}
+        fault = at_fault(stages, self.budget.split) or max(excess, key=excess.__getitem__)
+        p95 = self._p95
+        why = (
+            f"{self._name} {_ms(p95)} over {_ms(total)}; {fault} at fault "
+            f"({excess[fault] * 1000:+.0f} ms over its share)"
+        )
+        ways = [
+            (entry, stage)
+            for stage in sorted(excess, key=excess.__getitem__, reverse=True)
+            if stages[stage] > WORTH * total
+            for entry in self._choices(stage)
+        ]
+        if ways:
+            entry, stage = min(ways, key=lambda way: way[0].knob.settle)
+            over = p95 - total
+            index = entry.index + entry.steps(over, over > FAR * total, self._turn)
+            if stage != fault:
+                why += f", nothing left for it; {stage} takes {_ms(stages[stage])}"
+            why += f"; trying {_step(entry, index)}"
+            return self._move(entry, index, "try", why, now, stage)
+        if not self._window.over(self.budget):
+            return None
+        self._stuck = fault
+        return self._give_up("budget", f"{why}; no setting helps: {self._obstacles(fault)}", now)
+
+    def _choices(self, stage: str) -> list[Standing]:
+        """Return the knobs that may shorten `stage` now, the most promising first."""
+        broken = {name for name, limit in self._limits.items() if self._window.strain(name, limit)}
+        return sorted(
+            (
+                entry
+                for entry in self._free
+                if stage in entry.knob.stages
+                and entry.room(self._turn)
+                and not broken.intersection(entry.knob.guards)
+            ),
+            key=lambda entry: entry.promise,
+        )
+
+    def _obstacles(self, stage: str) -> str:
+        """Say why none of the knobs of `stage` can be made faster."""
+        obstacles = []
+        for entry in self._standings:
+            if stage in entry.knob.stages:
+                pinned = entry not in self._free
+                why = "is pinned" if pinned else entry.obstacle(self._turn)
+                obstacles.append(f"{entry.knob.name} {why}")
+        return ", ".join(obstacles) or "none is known for it"
+
+    def _judge(self, trial: Trial, now: float) -> Move | None:
+        """End a trial as soon as it is clear how."""
+        window, entry = self._window, trial.standing
+        if trial.steps > 0 and (broken := self._broken(entry)):
+            if broken in entry.knob.guards:
+                entry.strain(self._turn)
+            return self._take_back(trial, self._strain(broken), now)
+        if len(window) < MEASURED:
+            if now < window.since + LONGEST_AGO:
+                return None
+            few = f"only {len(window)} turns in {LONGEST_AGO:.0f} s"
+            if trial.stage:
+                return self._take_back(trial, few, now)
+            self._end()
+            return None
+        verdict = trial.verdict(window, self.budget)
+        if verdict == "open":
+            return None
+        entry.learn(trial.gain(window), trial.steps)
+        if verdict == "good":
+            entry.settle()
+            if trial.stage:
+                return self._keep(trial, now)
+            self._end()
+            return None
+        if trial.stage:
+            entry.useless.close(self._turn)
+            reason = f"gained {_ms(trial.gain(window))} ± {_ms(trial.noise(window))}"
+        else:
+            entry.held.close(self._turn)
+            reason = f"{self._name} {_ms(self._p95)} over {_ms(self.budget.total)}"
+        return self._take_back(trial, reason, now)
+
+    def _broken(self, entry: Standing) -> str:
+        """Return a guard rail that broke in the trial of `entry`, "" if none did."""
+        for guard, limit in self._limits.items():
+            known = guard in self._said and guard not in entry.knob.guards
+            if not known and self._window.strain(guard, limit):
+                return guard
+        return ""
+
+    def _keep(self, trial: Trial, now: float) -> Move:
+        """Leave the knob as it is; its turns are the measure of what comes next."""
+        entry, p95 = trial.standing, self._p95
+        before = trial.past.percentile(self.budget.percentile)
+        entry.held.close(self._turn)
+        self._window.resume(self._window.since)
+        self._end()
+        self._measuring = True
+        name, gain = entry.knob.name, _ms(trial.gain(self._window))
+        reason = f"{self._name} {_ms(before)} -> {_ms(p95)}; {name} {entry.value:g} gained {gain}"
+        return Move(now, name, entry.value, entry.value, "keep", reason, before, p95, True)
+
+    def _take_back(self, trial: Trial, why: str, now: float) -> Move | None:
+        """Undo a trial."""
+        p95 = self._p95 if len(self._window) else None
+        reason = f"{why}; back: {_step(trial.standing, trial.before)}"
+        self._end()
+        move = self._move(trial.standing, trial.before, "roll_back", reason, now)
+        self._window = trial.past
+        self._window.resume(now + trial.standing.knob.settle)
+        self._measuring = bool(trial.stage)
+        return move and replace(move, p95_before=self._p95, p95_after=p95)
+
+    def _end(self) -> None:
+        """Go on with what was tried."""
+        self._trial = self._usual = None
+
+    # Guard rails, and the way back.
+
+    def _relieve(self, now: float) -> Move | None:
+        """Make a knob safer that strains a broken guard rail, those that were moved first."""
+        for guard, limit in self._limits.items():
+            rate = self._window.strain(guard, limit)
+            if not rate:
+                continue
+            why = self._strain(guard)
+            choices = [e for e in self._free if guard in e.knob.guards and e.index > 0]
+            if not choices:
+                if move := self._give_up(guard, f"{why}; no setting is safer", now):
+                    return move
+                continue
+            entry = max(choices, key=lambda entry: entry.index - entry.knob.start)
+            index = entry.index - 1
+            if rate > ALARM * limit:
+                index = entry.knob.start if entry.index > entry.knob.start else 0
+            if self._mode == "on":
+                entry.strain(self._turn)
+            if move := self._move(entry, index, "relieve", f"{why}; {_step(entry, index)}", now):
+                return move
+        return None
+
+    def _restore(self, now: float) -> Move | None:
+        """Take a knob one step back to where it was configured, the cheapest first."""
+        p95, total = self._p95, self.budget.total
+        for entry in sorted(self._free, key=lambda entry: entry.price):
+            index = entry.index + entry.homeward(self._turn)
+            if index == entry.index:
+                continue
+            if index < entry.index and p95 + (entry.effect or 0.0) > (1 - ROOM) * total:
+                # Believed once: another disturbance may have ended in the trial that it is from.
+                entry.held.close(self._turn)
+                entry.effect = None
+                continue
+            reason = f"{self._name} {_ms(p95)} within {_ms(total)}; {_step(entry, index)}"
+            return self._move(entry, index, "restore", reason, now, "")
+        return None
+
+    def _return_idle(self, now: float) -> Move | None:
+        """Put a knob where it was configured, after a time with too few turns to judge by."""
+        if now < self._window.since + LONGEST_AGO:
+            return None
+        for entry in self._free:
+            start = entry.knob.start
+            if entry.index > start or entry.homeward(self._turn):
+                few = f"only {len(self._window)} turns in {LONGEST_AGO:.0f} s"
+                return self._move(entry, start, "restore", f"{few}; {_step(entry, start)}", now)
+        return None
+
+    # What every move has.
+
+    def _move(
+        self,
+        entry: Standing,
+        index: int,
+        kind: Kind,
+        reason: str,
+        now: float,
+        stage: str | None = None,
+    ) -> Move | None:
+        """Set a knob, if this is for more than to observe; on trial where there is a `stage`."""
+        p95 = self._p95 if len(self._window) else None
+        before, after = entry.value, entry.knob.values[index]
+        name = entry.knob.name
+        move = Move(now, name, before, after, kind, reason, p95, None, self._mode == "on")
+        if self._mode == "observe":
+            return self._once(f"{kind} {name}", move)
+        if stage is not None:
+            self._trial = Trial(entry, entry.index, stage, self._window)
+        entry.index = index
+        self._window = Window(now + entry.knob.settle)
+        self._usual, self._measuring = None, False
+        return move
+
+    def _give_up(self, what: str, reason: str, now: float) -> Move | None:
+        """Say, once, that nothing can be done about `what`."""
+        p95 = self._p95 if len(self._window) else None
+        return self._once(what, Move(now, "", 0.0, 0.0, "give_up", reason, p95, None, False))
+
+    def _once(self, what: str, move: Move) -> Move | None:
+        """Return `move`, unless that was said under these conditions."""
+        if what in self._said:
+            return None
+        self._said.add(what)
+        return move
+
+    @property
+    def _name(self) -> str:
+        return f"p{self.budget.percentile:g}"
+
+    @property
+    def _p95(self) -> float:
+        """The budget's percentile of the window's turns, in seconds."""
+        return self._window.percentile(self.budget.percentile)
+
+    def _strain(self, guard: str) -> str:
+        """Say how far a guard rail is over its limit."""
+        share = "of engine time" if guard == SHARE else "of turns"
+        limit = self._limits[guard]
+        rate = self._window.strain(guard, limit)
+        return f"{guard} at {rate:.0%} {share}, over {limit:.0%}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def _step(entry: Standing, index: int) -> str:
+    return f"{entry.knob.name} {entry.value:g} -> {entry.knob.values[index]:g}"

@@ -20,17 +20,13 @@ from llm.hermes import Hermes
 from llm.prompt import add_words
 from llm.tokens import Tokens
 from llm.vllm_load import Load, Loaded, load
-from llm.vllm_options import VllmOptions
+from llm.vllm_options import ADJUSTABLE, VllmOptions
 from llm.vllm_work import Work
 
 DEFAULT = VllmOptions()
 
 TOP_K = 50
 """Tokens chosen among when the temperature is above 0, as everywhere in this room."""
-
-PAUSE = 0.01
-"""Seconds in which words that follow each other are gathered before they are read: each reading
-is a step of the model, and an answer asked for right after the last words reads them itself."""
 
 LATEST = 2**62
 """Priority of what has no deadline."""
@@ -60,11 +56,24 @@ class Vllm:
         self.load = Load()
         self.prefills = options.stream_prompt
         """Whether it gains by reading the caller's words before the turn's end."""
+        self.adjustable = ADJUSTABLE if options.stream_prompt else ()
+        """Names of the settings that `adjust` changes."""
         self._model = model
         self._options = options
         self._loaded: Loaded | None = None
         self._works: set[Work] = set()
         self._numbers = count(1)
+
+    def adjust(self, name: str, value: float) -> None:
+        """Change one of `adjustable`, from the next words on; never blocks.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        if name not in self.adjustable:
+            known = ", ".join(self.adjustable) or "nothing"
+            raise ValueError(f"{self.name} cannot change {name} while it runs, but {known}")
+        self._options = self._options.adjusted(name, value)
 
     async def start(self) -> None:
         """Check the model's folder, load it and write two tokens with each adapter.
@@ -112,6 +121,11 @@ class Vllm:
     def tokens(self) -> Tokens:
         """The model's tokenizer and template."""
         return self._running().tokens
+
+    @property
+    def gather(self) -> float:
+        """Seconds in which words are gathered before they are read."""
+        return self._options.gather
 
     @property
     def limit(self) -> int:
@@ -280,7 +294,7 @@ class Thread:
         """
         self._items = add_words(self._items, words)
         if not (self._closed or self._works or self._timer):
-            self._timer = asyncio.get_running_loop().call_later(PAUSE, self._read)
+            self._timer = asyncio.get_running_loop().call_later(self._engine.gather, self._read)
 
     def _read(self) -> None:
         """Let the model read what is settled by now."""

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Device = Literal["cpu", "cuda"]
 
 GIB = 2**30
+
+ADJUSTABLE = ("vllm.gather",)
+"""What may change while calls go on. vLLM takes no other `max_num_seqs` or
+`max_num_batched_tokens` once it has loaded."""
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 QUANTIZATIONS = ("", "fp8", "fp8_per_channel", "fp8_per_block", "mxfp8", "int8", "awq", "gptq")
@@ -48,6 +52,9 @@ class VllmOptions:
             small one finds more in the prefix cache; 0 is 16 on a GPU, 32 on a CPU.
         prefix_cache: Whether prompts that begin alike are read once.
         stream_prompt: Whether the prompt is read while the caller speaks.
+        gather: Seconds in which words that follow each other are gathered before they are read.
+            Each reading is a step of the model in which the answers of others wait; an answer
+            asked for right after the last words reads them itself.
         cuda_graphs: What is captured as CUDA graphs: "auto", "off" (also compiles nothing),
             "piecewise", "full", "full_decode_only" or "full_and_piecewise". A CPU has none.
         quantization: Weights made smaller: "fp8" (8 bits on H100 and newer), "fp8_per_channel",
@@ -83,6 +90,7 @@ class VllmOptions:
     block_size: int = 0
     prefix_cache: bool = True
     stream_prompt: bool = True
+    gather: float = 0.01
     cuda_graphs: str = "auto"
     quantization: str = ""
     kv_cache_dtype: str = "auto"
@@ -106,6 +114,7 @@ class VllmOptions:
         _one_of("dtype", self.dtype, DTYPES)
         _within("max_model_len", self.max_model_len, 64, 10_000_000)
         _within("max_num_seqs", self.max_num_seqs, 2, 4096)
+        _within("gather", self.gather, 0.0, 1.0)
         _within("max_num_batched_tokens", self.max_num_batched_tokens, 64, 1_000_000)
         _within("gpu_memory_utilization", self.gpu_memory_utilization, 0.001, 0.98)
         _within("kv_cache_gib", self.kv_cache_gib, 0.0, 10_000.0)
@@ -139,6 +148,18 @@ class VllmOptions:
                 f"({', '.join(self.adapters) or 'none given'})"
             )
         _ = self.adapters, self.connector_settings  # both are read once here
+
+    def adjusted(self, name: str, value: float) -> "VllmOptions":
+        """Return these with one of `ADJUSTABLE` changed.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        if name != "vllm.gather":
+            raise ValueError(
+                f"{name} cannot change while calls go on; of vLLM, {', '.join(ADJUSTABLE)} can"
+            )
+        return replace(self, gather=float(value))
 
     @property
     def adapters(self) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,3 +94,20 @@ async def test_a_real_model_that_reads_early_is_given_the_words_as_they_are_said
     assert real.prompts == [(Message("user", TRANSCRIPT),)]
     thread.close()
     assert not bench_words.Mind(FakeMind("x")).prefills
+
+
+@pytest.mark.parametrize("wrap", [bench_words.Ears, bench_words.Mind])
+def test_what_a_real_engine_can_change_can_be_changed(wrap: Any) -> None:
+    changed = []
+
+    class Real:
+        name, about, adjustable = "real", "It can change.", ("real.pace",)
+
+        def adjust(self, name: str, value: float) -> None:
+            changed.append((name, value))
+
+    wrapped = wrap(Real())
+    assert wrapped.adjustable == ("real.pace",)
+    wrapped.adjust("real.pace", 2.0)
+    assert changed == [("real.pace", 2.0)]
+    assert wrap(FakeEars()).adjustable == ()

@@ -48,6 +48,12 @@ def test_every_command_has_help(command: str) -> None:
         (["serve", "--llm", "nope"], {}, "llm is 'nope'; expected one of embedded"),
         (["serve", "--tts", "nope"], {}, "tts is 'nope'; expected one of espeak"),
         (["serve", "--agent", "nowhere"], {}, "no agent in nowhere"),
+        (["serve", "--tuner", "onn"], {}, "tuner is 'onn'; expected one of on, observe, off"),
+        (
+            ["serve", "--pin", "turn.wiat"],
+            {},
+            "'turn.wiat', which the tuner does not move; did you",
+        ),
         (["serve", "--host", "0.0.0.0"], {}, "no key is set: set VOICE_KEY"),
         (["serve", "--config", "no.toml"], {}, "cannot read the settings in no.toml"),
         (["config"], {"VOICE_PROT": "1"}, "did you mean VOICE_PORT?"),

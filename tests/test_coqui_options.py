@@ -37,3 +37,26 @@ def test_what_is_out_of_range_is_named_with_what_was_expected(
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
 def test_devices(device: str) -> None:
     assert CoquiOptions(device=device).device == device
+
+
+def test_some_may_change_while_calls_go_on() -> None:
+    options = CoquiOptions()
+    for name, value in (("coqui.first", 0.2), ("coqui.longest", 2.0), ("coqui.batch", 8)):
+        options = options.adjusted(name, value)
+    assert options == CoquiOptions(first=0.2, longest=2.0, batch=8)
+    assert type(options.batch) is int
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("coqui.first", 1.5, "coqui.longest is 1.0; expected 1.5 to 10"),
+        ("coqui.longest", 0.1, "coqui.longest is 0.1; expected 0.3 to 10"),
+        ("coqui.batch", 2.5, "coqui.batch is 2.5; expected a whole number"),
+        ("coqui.batch", float("nan"), "expected a whole number"),
+        ("coqui.device", 1.0, "coqui.device cannot change while calls go on"),
+    ],
+)
+def test_what_cannot_be_changed_is_named(name: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CoquiOptions().adjusted(name, value)

@@ -29,6 +29,8 @@ from voice.engine_process import EngineProcess, StartError
 from voice.engine_wire import CHUNKS_AHEAD, PIECES_AHEAD, Make
 from voice.prefill import Prefill
 
+import unruly
+
 TESTS = Path(__file__).parent
 FRAME = np.zeros(320, np.float32)
 SOON = 20.0
@@ -391,6 +393,56 @@ async def test_a_generation_that_fails_says_why_after_what_it_said(crew: Crew) -
     with pytest.raises(tts.engine.EngineError, match="no voice 'three'"):
         await anext(crew.mouth.speak(said("hello"), "three", 0.0))
     assert await crew.ask("say all is well") == " all is well"
+
+
+# What may change while it runs.
+
+
+@pytest.fixture
+async def adjusting() -> AsyncIterator[Crew]:
+    crew = crew_of(ears=Make("unruly:Ears", keywords={"options": unruly.Options()}))
+    await crew.start()
+    yield crew
+    await crew.stop()
+
+
+async def test_a_setting_is_changed_there(adjusting: Crew) -> None:
+    assert adjusting.ears.adjustable == ("low", "high")
+    assert (adjusting.mind.adjustable, adjusting.mouth.adjustable) == ((), ())
+    adjusting.ears.adjust("low", 1.5)
+    assert (await adjusting.counts())["low"] == 1500
+
+
+async def test_a_bad_value_is_never_sent(adjusting: Crew) -> None:
+    with pytest.raises(ValueError, match=r"low is 2\.5; expected at most 2\.0"):
+        adjusting.ears.adjust("low", 2.5)
+    with pytest.raises(ValueError, match=r"cannot change middle while it runs, but low, high"):
+        adjusting.ears.adjust("middle", 1.0)
+    with pytest.raises(ValueError, match=r"cannot change low while it runs, but nothing"):
+        adjusting.mouth.adjust("low", 1.0)
+    assert "low" not in await adjusting.counts()
+
+
+async def test_what_was_changed_stays_so_after_a_death(
+    adjusting: Crew, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = adjusting.process.pid
+    adjusting.ears.adjust("low", 1.5)
+    adjusting.ears.adjust("high", 4.0)
+    adjusting.ears.adjust("low", 3.0)  # which is valid only after "high" was changed
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: adjusting.process.pid == 0)
+    adjusting.ears.adjust("high", 3.5)  # while it is not there
+    await adjusting.restarted(old)
+    counted = await adjusting.counts()
+    assert (counted["low"], counted["high"]) == (3000, 3500)
+    assert "expected at most" not in caplog.text
+
+
+async def test_before_it_has_loaded_nothing_can_be_changed() -> None:
+    crew = crew_of(ears=Make("unruly:Ears", keywords={"options": unruly.Options()}))
+    with pytest.raises(ValueError, match=r"cannot change low while it runs, but nothing"):
+        crew.ears.adjust("low", 1.5)
 
 
 # The process dies.

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -433,7 +436,15 @@ EVENTS = st.one_of(
     st.tuples(st.just("revised"), st.floats(0.1, 1.5)),
     st.tuples(st.just("ruled"), st.booleans()),
     st.tuples(st.sampled_from(["progress", "played", "failed"]), st.integers(0, 12)),
+    st.builds(
+        partial(replace, SETTINGS),
+        shortest_wait=st.floats(0.1, 0.5),
+        longest_wait=st.floats(0.5, 5.0),
+        speculations=st.integers(0, 20),
+        speculation_lead=st.floats(0.05, 3.0),
+    ),
 )
+"""What can happen to a turn, in any order; settings that are replaced among it."""
 
 LONGEST = 30 + 20
 """Seconds within which a call listens or speaks, whatever happens: the longest speech, and the
@@ -467,6 +478,8 @@ def feed(turn: Turn, event: object, now: float) -> None:
             turn.receive(ReplyPlayed(turn.number - back), now)
         case ("failed", int(back)):
             turn.receive(ReplyFailed(turn.number - back), now)
+        case TurnSettings():
+            turn.settings = event
 
 
 class Watch:

@@ -252,3 +252,11 @@ def test_the_manual_has_every_option_and_every_technique() -> None:
         assert entry.name in manual, entry.name
     for technique in TECHNIQUES:
         assert technique.name in manual, technique.name
+
+
+def test_only_the_window_of_words_may_change_while_calls_go_on() -> None:
+    assert VllmOptions().adjusted("vllm.gather", 0) == VllmOptions(gather=0.0)
+    with pytest.raises(ValueError, match=r"vllm\.gather is 1\.5; expected 0\.0 to 1\.0"):
+        VllmOptions().adjusted("vllm.gather", 1.5)
+    with pytest.raises(ValueError, match=r"vllm\.max_num_seqs cannot change while calls go on"):
+        VllmOptions().adjusted("vllm.max_num_seqs", 8)

@@ -33,11 +33,13 @@ class Model:
         heard: The seconds of sound in each window of every batch.
         columns: How long each window was made, in hundredths of a second.
         prompts: What the transcripts began with, as text.
+        beams: What every batch was searched with.
         go: Cleared, it holds the thread up.
     """
 
     about, bands, together, grain = "a stand-in", 80, False, 0.1
     sizes = ((1, 1.0),)
+    fixed: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, languages: bool = True) -> None:
         tokenizer = Tokenizer(models.BPE(vocab=WORDS, merges=[]))
@@ -50,6 +52,7 @@ class Model:
         self.heard: list[list[int]] = []
         self.columns: list[list[int]] = []
         self.prompts: list[list[str]] = []
+        self.beams: list[int] = []
         self.detected = 0
         self.likely = 0.9
         self.doubt = -0.1
@@ -76,7 +79,9 @@ class Model:
         prompt: Sequence[Sequence[int]],
         given: Sequence[Sequence[int]],
         limit: int,
+        beam: int,
     ) -> list[Written]:
+        self.beams.append(beam)
         assert limit >= max(encoded) - min(len(one) for one in given)
         self.prompts += [[self.names.id_to_token(token) for token in one] for one in prompt]
         return [
@@ -104,6 +109,7 @@ async def started(model: Model, turns: Any = None, **options: Any) -> AsyncItera
     model.heard.clear()
     model.columns.clear()
     model.prompts.clear()
+    model.beams.clear()
     yield engine
     model.go.set()
     await engine.stop()
@@ -622,3 +628,67 @@ async def test_a_name_is_fetched_in_the_format_that_this_machine_can_run(
     with pytest.raises(EngineError, match=f"no small for {fetched}.*Is there a network"):
         await engine.start()
     await engine.stop()
+
+
+# What may change while calls go on.
+
+
+async def test_the_next_batch_has_another_beam_and_window_and_size(model: Model) -> None:
+    async with started(model, interval=0.0, window="full") as engine:
+        await answer(engine, sound(1))
+        engine.adjust("whisper.beam", 3)
+        engine.adjust("whisper.window", 1)
+        engine.adjust("whisper.batch", 1)
+        first = await busy(engine, model)
+        others = [asyncio.create_task(answer(engine, sound(1), s)) for s in (3, 2)]
+        await asyncio.sleep(0.05)
+        model.go.set()
+        await asyncio.gather(first, *others)
+    assert model.beams == [1, 3, 3, 3]
+    assert model.columns[0] == [3000]
+    assert [len(batch) for batch in model.columns] == [1, 1, 1, 1]
+    assert all(batch[0] < 200 for batch in model.columns[1:])
+
+
+async def test_partial_words_come_as_often_as_was_said_last_before_the_utterance(
+    model: Model,
+) -> None:
+    async with started(model, interval=0.0) as engine:
+        before = engine.open(Listening())
+        engine.adjust("whisper.interval", 0.5)
+        after = engine.open(Listening())
+        for stream in (before, after):
+            stream.push(sound(2))
+        async with asyncio.timeout(10):
+            await anext(after.hypotheses())
+        assert model.heard == [[2]]
+        await asyncio.gather(before.finish(0), after.finish(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("whisper.interval", 9.0, "whisper.interval is 9.0 s; expected 0.1 to 5.0 s"),
+        ("whisper.beam", 1.5, "whisper.beam is 1.5; expected a whole number"),
+        ("whisper.beam", float("inf"), "expected a whole number"),
+        ("whisper.batch", 0, "whisper.batch is 0; expected 1 to 256"),
+        ("whisper.window", 2, "whisper.window is 2; expected 0 .full. or 1 .short."),
+        ("whisper.device", 1, "cannot change whisper.device while it runs, but whisper.interval"),
+    ],
+)
+async def test_what_cannot_be_changed_is_named(
+    model: Model, name: str, value: float, message: str
+) -> None:
+    async with started(model) as engine:
+        with pytest.raises(ValueError, match=message):
+            engine.adjust(name, value)
+        assert (await answer(engine, sound(1))).text == "word0"
+    assert model.beams == [1]
+
+
+async def test_what_a_model_has_fixed_is_not_offered(model: Model) -> None:
+    model.fixed = ("whisper.beam",)
+    async with started(model) as engine:
+        assert engine.adjustable == ("whisper.interval", "whisper.window", "whisper.batch")
+        with pytest.raises(ValueError, match=r"cannot change whisper\.beam while it runs"):
+            engine.adjust("whisper.beam", 1)

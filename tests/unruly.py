@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,14 +39,35 @@ class Turns:
         counts["reserved"] -= 1
 
 
+@dataclass(frozen=True)
+class Options:
+    """What `Ears` can change while it runs: two bounds."""
+
+    low: float = 1.0
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that are crossed."""
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low}; expected at most {self.high}")
+
+    def adjusted(self, name: str, value: float) -> "Options":
+        """Return these with another bound."""
+        return replace(self, **{name: value})
+
+
 class Ears:
     """Believe that every push was a word; `expects` says what goes wrong."""
 
     name = "unruly ears"
     about = "They hear how much they heard."
+    adjustable = ("low", "high")
 
-    def __init__(self, start: str = "", turns: Turns | None = None) -> None:
+    def __init__(
+        self, start: str = "", turns: Turns | None = None, options: Options | None = None
+    ) -> None:
         self._start = start
+        self._options = options or Options()
         if turns is not None:
             self.about = f"They share device {id(turns)}."
 
@@ -69,6 +91,11 @@ class Ears:
 
     async def stop(self) -> None:
         """Free nothing."""
+
+    def adjust(self, name: str, value: float) -> None:
+        """Note the value, in thousandths."""
+        self._options = self._options.adjusted(name, value)
+        counts[name] = round(1000 * value)
 
     def open(self, listening: Listening) -> "Stream":
         """Begin an utterance."""

@@ -61,6 +61,24 @@ class Coqui:
         """The model's speakers, the first is the default; known once it has started."""
         return self._model.voices if self._model else ()
 
+    @property
+    def adjustable(self) -> tuple[str, ...]:
+        """Names of the settings that `adjust` changes; known once it has started."""
+        return self._model.adjustable if self._model else ()
+
+    def adjust(self, name: str, value: float) -> None:
+        """Change one of `adjustable`, from the next phrase on; never blocks.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        model = self._model
+        if model is None or name not in model.adjustable:
+            known = ", ".join(self.adjustable) or "nothing"
+            raise ValueError(f"{self.name} cannot change {name} while it runs, but {known}")
+        self._options = self._options.adjusted(name, value)
+        model.adjust(self._options)
+
     async def start(self) -> None:
         """Load the model and speak a sentence; raises `EngineError` if it cannot."""
         if self._thread is not None:

@@ -1,7 +1,10 @@
 """Settings of Coqui's voices."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+ADJUSTABLE = ("coqui.first", "coqui.longest", "coqui.batch")
+"""What may change while calls go on, each from the next phrase on."""
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -58,6 +61,25 @@ class CoquiOptions:
         self._expect("loudness", -40, -6)
         self._expect("characters", 40, 1000)
         self._expect("seed", 0, 2**31 - 1)
+
+    def adjusted(self, name: str, value: float) -> "CoquiOptions":
+        """Return these with one of `ADJUSTABLE` changed.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        match name:
+            case "coqui.first":
+                return replace(self, first=float(value))
+            case "coqui.longest":
+                return replace(self, longest=float(value))
+            case "coqui.batch":
+                if not float(value).is_integer():
+                    raise ValueError(f"coqui.batch is {value}; expected a whole number")
+                return replace(self, batch=int(value))
+        raise ValueError(
+            f"{name} cannot change while calls go on; of Coqui, {', '.join(ADJUSTABLE)} can"
+        )
 
     def _expect(self, name: str, least: float, most: float) -> None:
         value = getattr(self, name)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tts.chunking import Piece
+from tts.coqui_options import CoquiOptions
 from tts.engine import Chunk, EngineError, Pcm, Turns
 from tts.torch_device import out_of_memory
 from tts.voice_output import Output
@@ -29,12 +30,17 @@ class Model(Protocol):
         rate: Of its audio, in hertz.
         voices: Names of its speakers.
         longest: Characters that it takes at once.
+        adjustable: Names of the settings that `adjust` changes.
     """
 
     name: str
     rate: int
     voices: tuple[str, ...]
     longest: int
+    adjustable: tuple[str, ...]
+
+    def adjust(self, options: CoquiOptions) -> None:
+        """Take other settings for speeches that begin from now on; called by any thread."""
 
     def begin(self, text: str, words: Sequence[str], voice: str, seed: int) -> Any:
         """Return a speech: one piece of text on its way through the model."""

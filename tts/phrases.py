@@ -8,15 +8,41 @@ So a mark is judged by what precedes it wherever that tells ("Dr." goes on,
 """
 
 import re
+from dataclasses import dataclass
 
-CLAUSE = 24
-"""Characters after which the first phrase may end at a comma, so that sound starts early.
+SHORTEST = 8
+"""Characters that a phrase has before it may end at a comma, at least: two or three words, half a
+second of speech. What comes after must be there by then, or the reply stumbles over its first
+comma; and a single word ("Okay,") is spoken as if it were the whole sentence."""
 
-Shorter ones ("Okay,") would be spoken as if they were the whole sentence.
-"""
+FEW_WORDS = 2
+"""Words that a phrase has before it may end at a comma, at least."""
 
-LONGEST = 220
-"""Characters after which a phrase is cut at a space: some 15 s of speech."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhraseSettings:
+    """How long the phrases are in which a reply is spoken.
+
+    Attributes:
+        first: Characters after which the first phrase may end at a comma, so that sound starts
+            early. Less starts sooner, and sounds more like a sentence of its own.
+        later: Characters after which any phrase is cut at a space: 220 are some 15 s of speech.
+    """
+
+    first: int = 24
+    later: int = 220
+
+    def __post_init__(self) -> None:
+        if not 40 <= self.later <= 1000:
+            raise ValueError(f"phrases.later is {self.later}; expected 40 to 1000 characters")
+        if not SHORTEST <= self.first <= self.later:
+            raise ValueError(
+                f"phrases.first is {self.first}; expected {SHORTEST} to phrases.later "
+                f"({self.later}) characters"
+            )
+
+
+USUAL = PhraseSettings()
 
 _CLOSING = "\"'”’»)]}*_"
 _MARK = re.compile(rf"\n|[。！？]+|[.!?…]+[{re.escape(_CLOSING)}]*|[,;:，；：、—–]")
@@ -41,9 +67,10 @@ class Phrases:
     which ended their sentence (`."`, `?!`), the late part is left out.
     """
 
-    def __init__(self, clause: int = CLAUSE, longest: int = LONGEST) -> None:
-        self._clause = clause
-        self._longest = longest
+    def __init__(self, first: int = USUAL.first, later: int = USUAL.later) -> None:
+        """Cut after as many characters as `PhraseSettings` says; any number will do here."""
+        self._shortest = first
+        self._longest = later
         self._text = ""
         self._first = True
         self._just_cut = False
@@ -80,8 +107,9 @@ class Phrases:
             if mark[0] in _CLAUSE_MARK:
                 if (
                     self._first
-                    and len(before) >= self._clause
+                    and len(before) >= self._shortest
                     and _is_clause(before, mark[0], after)
+                    and (mark[0] in _WIDE or len(before.split()) >= FEW_WORDS)
                 ):
                     return mark.end()
             elif _is_end(before, mark[0], after):
@@ -90,10 +118,10 @@ class Phrases:
 
     def _cut_by_length(self) -> int:
         """Return the best place to cut a text that is too long, 0 if it has none."""
-        text = self._text
+        text, longest = self._text, self._longest
         for place in (r"[,;:—–]\s", r"\s"):
-            ends = [found.end() for found in re.finditer(place, text[: self._longest + 1])]
-            if ends and ends[-1] > self._longest // 2 and _has_word(text[: ends[-1]]):
+            ends = [found.end() for found in re.finditer(place, text[: longest + 1])]
+            if ends and ends[-1] > longest // 2 and _has_word(text[: ends[-1]]):
                 return ends[-1]
         for space in re.finditer(r"\s", text):
             if _has_word(text[: space.end()]):

@@ -15,7 +15,7 @@ import numpy as np
 
 from tts import word_times
 from tts.chunking import Window, reach, sizes, upsampling, window
-from tts.coqui_options import CoquiOptions
+from tts.coqui_options import ADJUSTABLE, CoquiOptions
 from tts.engine import EngineError, Pcm, Word
 from tts.torch_device import Device
 
@@ -28,6 +28,7 @@ class Speech:
     """One piece of text on its way through the model.
 
     Attributes:
+        sizes: Frames of its first chunk, its second and so on.
         ended: Whether all of its audio has been given out.
     """
 
@@ -38,6 +39,7 @@ class Speech:
     ids: Sequence[int]
     voice: str
     noise: random.Random
+    sizes: Sequence[int]
     latent: Any = None
     times: word_times.Timed = field(default_factory=lambda: word_times.Timed(()))
     chunks: int = 0
@@ -67,14 +69,21 @@ class Vits:
         self._decoder = model.waveform_decoder.to(device.dtype)
         self.rate = int(model.config.audio.sample_rate)
         self.voices: tuple[str, ...] = tuple(self._speakers) or ("default",)
-        self._batch = options.batch if device.cuda else 1
         self.longest = options.characters
         self.hop = upsampling(self._decoder)
         self.reach = reach(self._decoder)
-        self._sizes = sizes(options.first, options.longest, self.rate / self.hop)
+        self.adjustable: tuple[str, ...] = ADJUSTABLE
+        if not device.cuda:  # where nobody shares a step
+            self.adjustable = ("coqui.first", "coqui.longest")
+        self.adjust(options)
         with torch.inference_mode():
             for voice in self.voices:
                 self._conditions[voice] = self._condition(voice)
+
+    def adjust(self, options: CoquiOptions) -> None:
+        """Take other settings for speeches that begin from now on; called by any thread."""
+        self._batch = options.batch if self._device.cuda else 1
+        self._sizes = sizes(options.first, options.longest, self.rate / self.hop)
 
     def begin(self, text: str, words: Sequence[str], voice: str, seed: int) -> Speech:
         """Turn a piece of text into what the model reads; runs no network."""
@@ -86,7 +95,7 @@ class Vits:
             ids = tokenizer.intersperse_blank_char(ids)
         if tokenizer.use_eos_bos:
             ids = tokenizer.pad_with_bos_eos(ids)
-        return Speech(text, words, spoken, symbols, ids, voice, random.Random(seed))
+        return Speech(text, words, spoken, symbols, ids, voice, random.Random(seed), self._sizes)
 
     def kind(self, speech: Speech) -> Hashable:
         """Return what its next step is; speeches with the same can take it together."""
@@ -232,7 +241,7 @@ class Vits:
         return word_times.by_durations(speech.words, speech.spoken, speech.symbols, held)
 
     def _window(self, speech: Speech) -> Window:
-        size = self._sizes[min(speech.chunks, len(self._sizes) - 1)]
+        size = speech.sizes[min(speech.chunks, len(speech.sizes) - 1)]
         known = speech.latent.shape[1]
         found = window(speech.done, size, known, self.reach, ended=True)
         assert found is not None, "a speech that ended has no next step"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tts.chunking import Window, reach, sizes, upsampling, window
-from tts.coqui_options import CoquiOptions
+from tts.coqui_options import ADJUSTABLE, CoquiOptions
 from tts.engine import EngineError, Pcm
 from tts.torch_device import Device
 from tts.word_times import Paced
@@ -38,6 +38,7 @@ class Speech:
     """One piece of text on its way through the model.
 
     Attributes:
+        sizes: Frames of its first chunk, its second and so on.
         ended: Whether all of its audio has been given out.
     """
 
@@ -47,6 +48,7 @@ class Speech:
     noise: random.Random
     times: Paced
     most: int
+    sizes: Sequence[int]
     row: int = -1
     length: int = 0
     tokens: list[int] = field(default_factory=list)
@@ -94,7 +96,6 @@ class Xtts:
         }
         self.voices = tuple(voices)
         self.rate = int(args.output_sample_rate)
-        self._batch = options.batch
         limit = model.tokenizer.char_limits.get(self._language, 250)
         self.longest = min(options.characters, limit)
         self.hop = upsampling(self._decoder)
@@ -104,9 +105,15 @@ class Xtts:
             args.output_sample_rate / args.input_sample_rate,
         )
         self._seconds = args.gpt_code_stride_len / args.input_sample_rate
-        self._sizes = sizes(options.first, options.longest, self.rate / self.hop)
+        self.adjustable: tuple[str, ...] = ADJUSTABLE
+        self.adjust(options)
         self._paces: dict[str, float] = {}
         self._cache = Cache(self._gpt, device)
+
+    def adjust(self, options: CoquiOptions) -> None:
+        """Take other settings for speeches that begin from now on; called by any thread."""
+        self._batch = options.batch
+        self._sizes = sizes(options.first, options.longest, self.rate / self.hop)
 
     def begin(self, text: str, words: Sequence[str], voice: str, seed: int) -> Speech:
         """Turn a piece of text into what the model reads; runs no network."""
@@ -126,6 +133,7 @@ class Xtts:
             random.Random(seed),
             Paced(words, self._paces.get(voice, PACE * self.rate)),
             min(most, self._gpt.max_gen_mel_tokens),
+            self._sizes,
         )
 
     def kind(self, speech: Speech) -> Hashable:
@@ -239,7 +247,7 @@ class Xtts:
                 speech.row = -1
 
     def _window(self, speech: Speech) -> Window | None:
-        size = self._sizes[min(speech.chunks, len(self._sizes) - 1)]
+        size = speech.sizes[min(speech.chunks, len(speech.sizes) - 1)]
         known = self._frames(len(speech.latents), complete=speech.complete)
         return window(speech.done, size, known, self.reach, ended=speech.complete)
 

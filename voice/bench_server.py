@@ -97,7 +97,7 @@ async def server(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as data:
-        given = {"data": data, **(settings or {})}
+        given = {"data": data, "admission": False, **(settings or {})}  # all shall be measured
         environment = os.environ | {
             f"VOICE_{name.upper().replace('.', '_')}": str(value) for name, value in given.items()
         }

@@ -9,10 +9,12 @@ of `REPLY`. A mouth needs no words and is left as it is.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import cast
 
 import asr.engine
 import llm.engine
 from llm.script import tokens
+from voice.knobs import Adjustable
 from voice.stubs import REPLY, TRANSCRIPT
 
 WORD = 0.3
@@ -28,6 +30,15 @@ class Ears:
     def __init__(self, real: asr.engine.Engine) -> None:
         self.name, self.about = f"bench:{real.name}", real.about
         self._real = real
+
+    @property
+    def adjustable(self) -> tuple[str, ...]:
+        """Names of the settings that `adjust` changes."""
+        return tuple(getattr(self._real, "adjustable", ()))
+
+    def adjust(self, name: str, value: float) -> None:
+        """Change a setting of the real one."""
+        cast(Adjustable, self._real).adjust(name, value)
 
     async def start(self) -> None:
         """Start the real one."""
@@ -111,6 +122,15 @@ class Mind:
     def prefills(self) -> bool:
         """Whether the real one gains by reading a caller's words early; see `voice.prefill`."""
         return bool(getattr(self._real, "prefills", False))
+
+    @property
+    def adjustable(self) -> tuple[str, ...]:
+        """Names of the settings that `adjust` changes."""
+        return tuple(getattr(self._real, "adjustable", ()))
+
+    def adjust(self, name: str, value: float) -> None:
+        """Change a setting of the real one."""
+        cast(Adjustable, self._real).adjust(name, value)
 
     async def start(self) -> None:
         """Start the real one."""

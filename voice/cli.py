@@ -42,6 +42,14 @@ Profile = Annotated[
     typer.Option(help="embedded, or bench: engines of fixed delays, to measure all the rest."),
 ]
 Reply = Annotated[float | None, typer.Option(help="Seconds of each reply of the profile bench.")]
+Steer = Annotated[
+    str | None,
+    typer.Option(help="Settings moved to hold the budget: on, observe (only said) or off."),
+]
+Pin = Annotated[
+    list[str] | None,
+    typer.Option(help="A setting that is never moved (turn.longest_wait); may be repeated."),
+]
 Url = Annotated[str, typer.Option(help="The server to call.", envvar="VOICE_URL")]
 Key = Annotated[str, typer.Option(help="The server's key.", envvar="VOICE_KEY")]
 
@@ -75,6 +83,8 @@ def serve(
     agent: AgentFolder = None,
     profile: Profile = None,
     reply: Reply = None,
+    tuner: Steer = None,
+    pin: Pin = None,
 ) -> None:
     """Take calls until Ctrl-C."""
     from voice.serve import run
@@ -89,6 +99,8 @@ def serve(
         "agent": agent,
         "profile": profile,
         "bench.reply": reply,
+        "tuner": tuner,
+        "pinned": ",".join(pin) if pin else None,
     }
     run(settings.from_process(flags).settings, out)
 
@@ -139,7 +151,7 @@ def bench(
         str, typer.Option(help="embedded, or bench: engines of fixed delays.")
     ] = "embedded",
     what: Annotated[
-        str, typer.Option(help="With bench: latency, barge-in, capacity, pauses or soak.")
+        str, typer.Option(help="With bench: latency, barge-in, capacity, overload, pauses or soak.")
     ] = "latency",
     transport: Annotated[str, typer.Option(help="With bench: websocket or webrtc.")] = "websocket",
     reply: Annotated[float, typer.Option(help="With bench: seconds of each reply.")] = 2.0,
@@ -172,6 +184,11 @@ def bench(
     conditions = bench_calls.Conditions(
         reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
     )
+    if what == "overload":
+        from voice.bench_overload import CAPACITY, overload
+
+        _run(overload(conditions, (calls or [CAPACITY])[0], turns, transport, out))
+        return
     if transport == "webrtc":
         from voice.bench_webrtc import held
 
@@ -197,7 +214,8 @@ def bench(
             _run(bench_calls.soak(conditions, (calls or [50])[0], minutes, out))
         case _:
             raise ValueError(
-                f"--what is {what!r}; expected latency, barge-in, capacity, pauses or soak"
+                f"--what is {what!r}; expected latency, barge-in, capacity, overload, "
+                "pauses or soak"
             )
 
 

@@ -10,6 +10,7 @@ from asr import vad
 from asr.turn_end import TurnEnd
 from transport.pacer import Pacer
 from voice.agent import Agent
+from voice.knobs import Knobs
 from voice.recording import AtFault
 
 
@@ -24,6 +25,7 @@ class Crew:
         vad: The model that tells speech from silence.
         pacer: Sends all calls' audio in time.
         agent: Who answers.
+        knobs: The settings that may change while calls go on.
         turn_end: Tells how likely a caller is done.
         may_speculate: Whether this machine has time for answers that may be dropped.
         late: How late the event loop was lately, in seconds.
@@ -36,6 +38,7 @@ class Crew:
     vad: vad.VadModel
     pacer: Pacer
     agent: Agent
+    knobs: Knobs
     turn_end: TurnEnd
     may_speculate: Callable[[], bool]
     late: Callable[[], float]

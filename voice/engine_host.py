@@ -148,7 +148,7 @@ class Host:
             engine = built({**described, "keywords": given})
             setattr(self, room, engine)
             await engine.start()
-        known = ("about", "rate", "voices", "prefills")
+        known = ("about", "rate", "voices", "prefills", "adjustable")
         return {
             room: {name: getattr(engine, name) for name in known if hasattr(engine, name)}
             for room, engine in self.engines.items()
@@ -212,6 +212,9 @@ class Host:
                     self._turns.reserve(number, *value)
                 case Kind.RELEASE:
                     self._turns.release(number)
+                case Kind.ADJUST:
+                    room, name, setting = value
+                    self.engines[room].adjust(name, setting)
                 case _:
                     raise ValueError(f"an engine process does not expect {kind.name}")
         except Exception as error:  # engines raise whatever comes to their mind

@@ -13,7 +13,7 @@ import itertools
 import logging
 from collections.abc import Mapping
 from time import monotonic
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from llm.engine import Json
 from voice.engine_life import Life
@@ -88,6 +88,11 @@ class EngineProcess:
         """What the engines of each room say of themselves, once they run."""
         self.works: dict[int, Work] = {}
         """Everything under way."""
+        self._loaded_with: dict[Room, Any] = {
+            room: make.keywords.get("options") for room, make in makes.items()
+        }
+        self._options = dict(self._loaded_with)
+        self._adjusted: dict[Room, dict[str, float]] = {}
         self._plans = {
             "engines": {room: plan(make) for room, make in makes.items()},
             "turns": plan(turns),
@@ -171,6 +176,44 @@ class EngineProcess:
         if self._life is not None:
             self._life.transport.write(pack(Kind.RELEASE, work))
 
+    def adjustable(self, room: Room) -> tuple[str, ...]:
+        """Return the names of what `adjust` can change in the engine of `room`."""
+        if self._options.get(room) is None:
+            return ()
+        return tuple(self.known.get(room, {}).get("adjustable", ()))
+
+    def adjust(self, room: Room, name: str, value: float) -> None:
+        """Change a setting of the engine of `room` from its next work on; never blocks.
+
+        It stays changed when the process dies and is started again.
+
+        Raises:
+            ValueError: If the engine cannot change that, or not to this; nothing is sent.
+        """
+        if name not in (known := self.adjustable(room)):
+            can = ", ".join(known) or "nothing"
+            raise ValueError(f"{self.name} cannot change {name} while it runs, but {can}")
+        self._options[room] = self._options[room].adjusted(name, value)
+        self._adjusted.setdefault(room, {})[name] = value
+        if self._life is not None:
+            self._tell_adjusted(self._life, room, name, value)
+
+    def _tell_adjusted(self, life: Life, room: Room, name: str, value: float) -> None:
+        life.transport.write(pack(Kind.ADJUST, next(self._numbers), [room, name, value]))
+
+    def _adjust_again(self, life: Life) -> None:
+        """Change what was changed in the lives before, in an order in which every step is valid.
+
+        One setting may bound another: which was changed first is not known any more.
+        """
+        for room, adjusted in self._adjusted.items():
+            options, left = self._loaded_with[room], dict(adjusted)
+            while left:
+                name = next((n for n, v in left.items() if _valid(options, n, v)), next(iter(left)))
+                value = left.pop(name)
+                options = options.adjusted(name, value)
+                self._tell_adjusted(life, room, name, value)
+
     async def _begin(self) -> None:
         self._keeping = asyncio.create_task(self._keep(await self._spawn()))
 
@@ -183,6 +226,7 @@ class EngineProcess:
         except BaseException:
             await life.end()
             raise
+        self._adjust_again(life)
         self._life = life
         return life
 
@@ -273,3 +317,12 @@ class EngineProcess:
                 work.fail(value)
             case _:
                 raise ValueError(f"a media process does not expect {kind.name}")
+
+
+def _valid(options: Any, name: str, value: float) -> bool:
+    """Tell whether `options` can be changed so."""
+    try:
+        options.adjusted(name, value)
+    except ValueError:
+        return False
+    return True

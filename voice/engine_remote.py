@@ -29,6 +29,21 @@ class Remote:
         """Whether its process runs and has loaded."""
         return self._process.pid != 0
 
+    @property
+    def adjustable(self) -> tuple[str, ...]:
+        """Names of the settings that `adjust` changes; known once it is loaded."""
+        return self._process.adjustable(self._room)
+
+    def adjust(self, name: str, value: float) -> None:
+        """Change one of `adjustable`, from the next utterance, answer or phrase on; never blocks.
+
+        It stays changed when the process dies and is started again.
+
+        Raises:
+            ValueError: If that cannot be changed, or not to this.
+        """
+        self._process.adjust(self._room, name, value)
+
     async def _start(self, error: Callable[[str], Exception]) -> Mapping[str, Json]:
         """Start the process; return what the engine says of itself."""
         try:

@@ -76,10 +76,13 @@ class Kind(IntEnum):
     """It has its result."""
     PING = 16
     """Does it still run? The answer is PONG."""
+    ADJUST = 17
+    """An engine is to work otherwise from its next utterance, answer or phrase on: [room, name of
+    the setting, value]. The number is its own."""
 
     # From the engine process.
     READY = 32
-    """What the engine of each room says of itself: about, rate, voices, prefills."""
+    """What the engine of each room says of itself: about, rate, voices, prefills, adjustable."""
     ITEM = 33
     """The next result of some work."""
     DONE = 34

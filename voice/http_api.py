@@ -100,10 +100,11 @@ def create_app(server: Server) -> FastAPI:
                     return refused(
                         413, "offer_too_long", f"the offer is longer than {LONGEST_OFFER} bytes"
                     )
-            server.admit(pending=len(server.peers))
+            server.admit()
             text = body.decode()
             attach = partial(server.attach, chosen=server.choose(choices(request)))
-            peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
+            with server.setting_up():
+                peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
         except BusyError as busy:
             return refused(503, busy.code, str(busy), busy.retry_after)
         except ClientDisconnect:

@@ -114,6 +114,7 @@ class Replies:
             toolbox=toolbox,
             lines=crew.agent.lines,
             tool_timeout=settings.tool_timeout,
+            lengths=lambda: crew.knobs.phrases,
             trace=recording.trace,
             tell=call.tell,
             keep=call.keep,

@@ -10,7 +10,7 @@ from typing import Any
 
 from latency.trace import CallTrace
 from llm.engine import EngineError, Params, Text, ToolCall, ToolResult
-from tts.phrases import Phrases
+from tts.phrases import Phrases, PhraseSettings
 from voice.agent import Lines
 from voice.context import Context
 from voice.prefill import Prefill
@@ -34,6 +34,7 @@ class Thinking:
         toolbox: The call's tools.
         lines: What the agent says by itself.
         tool_timeout: Seconds a tool may take.
+        lengths: Tells how long phrases are, anew for every reply.
         trace: Takes the moments of a turn.
         tell: Takes the events that the caller's side may want to show.
         keep: Keeps a task alive until it is done; a tool at work is never cut off.
@@ -47,6 +48,7 @@ class Thinking:
     toolbox: Toolbox
     lines: Lines
     tool_timeout: float
+    lengths: Callable[[], PhraseSettings]
     trace: CallTrace
     tell: Callable[[Mapping[str, Any]], None]
     keep: Callable[[asyncio.Task[Outcome]], None]
@@ -141,7 +143,7 @@ class Thinking:
     ) -> AsyncGenerator[str, None]:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
         now = monotonic
-        phrases, first = Phrases(), True
+        phrases, first = self._phrases(), True
         self.trace.mark("llm_start", turn, now())
         thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
@@ -188,8 +190,13 @@ class Thinking:
 
     def _said(self, turn: int, text: str) -> list[str]:
         """Cut the agent's own words into phrases and note them."""
-        phrases = Phrases()
+        phrases = self._phrases()
         return [self._noted(turn, phrase) for phrase in (*phrases.push(text), *phrases.flush())]
+
+    def _phrases(self) -> Phrases:
+        """Return what cuts the next text into phrases."""
+        lengths = self.lengths()
+        return Phrases(lengths.first, lengths.later)
 
     def _noted(self, turn: int, phrase: str) -> str:
         """Note in the conversation that `phrase` is about to be said."""

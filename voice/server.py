@@ -4,7 +4,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from asr.turn_end import TurnEnd
 from asr.vad import VadModel
-from latency.budget import Floors, at_fault, derived
 from latency.load import EVERY, Load
 from latency.metrics import Metrics
 from transport import websocket
@@ -22,11 +22,14 @@ from transport.line import Call, Line
 from transport.pacer import Pacer
 from transport.webrtc import Peer
 from voice import __version__, engines
+from voice.admission import Admission
 from voice.agent import Agent
 from voice.calllog import CallLog
 from voice.crew import Crew
+from voice.knobs import Knobs, pins
 from voice.session import Session
 from voice.settings import SessionSettings, Settings
+from voice.steering import Steering
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +58,23 @@ class Server:
         """Make the engines; nothing is loaded yet. `who` answers instead of the settings' agent.
 
         Raises:
-            ValueError: If the settings name an agent or an engine that is not there.
+            ValueError: If the settings name an agent, an engine or a knob that is not there.
         """
+        pins(settings.pinned)
         self.settings = settings
         self.metrics = Metrics()
         self.load = Load()
-        self._floors = Floors()
+        self.admission = Admission(settings, self.metrics)
+        self.knobs = Knobs(settings)
+        self.steering: Steering | None = None
+        """Watches the turns of all calls, once they are taken; None where none is recorded."""
         self._looking: asyncio.Task[None] | None = None
         self._loaded = False
         self.sessions: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
         """WebRTC connections, from their answer until everything of theirs is freed."""
+        self._offers = 0
+        """WebRTC connections before that."""
         self._data = Path(settings.data)
         self._agent = who or engines.agent(settings)
         made = engines.make(settings, self._agent)
@@ -90,6 +99,9 @@ class Server:
         await self.mind.start()  # last: vLLM measures what memory the others leave
         for rate in (*websocket.RATES, SPEAKING_RATE):  # the first use of each is slow
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))
+        self.knobs = Knobs(self.settings, (self.ears, self.mind, self.mouth))
+        if self.settings.trace:
+            self.steering = Steering(self.settings, self.knobs, self._data, self._machine)
         self._crew = Crew(
             ears=self.ears,
             mind=self.mind,
@@ -97,10 +109,11 @@ class Server:
             vad=VadModel(schedule=asyncio.get_running_loop().call_soon),
             pacer=Pacer(),
             agent=self._agent,
+            knobs=self.knobs,
             turn_end=TurnEnd(),
-            may_speculate=lambda: not self.load.over,
+            may_speculate=lambda: not (self.load.over or self.admission.sheds),
             late=lambda: self.load.late,
-            at_fault=self._at_fault,
+            at_fault=self.steering.at_fault if self.steering else _nobody,
         )
         self._looking = asyncio.create_task(self._look())
         self._loaded = True
@@ -113,6 +126,7 @@ class Server:
             await asyncio.sleep(due - time.monotonic())
             now = time.monotonic()
             self.load.note(now - due, now)
+            self.admission.look(now - due, self.calls, now)
             self.metrics.late.set(self.load.late)
             due = now
 
@@ -130,14 +144,20 @@ class Server:
         await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         await asyncio.gather(self.ears.stop(), self.mind.stop(), self.mouth.stop())
         self._log.close()
+        if self.steering is not None:
+            self.steering.close()
 
-    def _at_fault(self, stages: Mapping[str, float], budget: float) -> str:
-        """Return the stage to blame for a turn that took more than `budget` seconds."""
-        given = self.settings.budget.given
-        scale = budget / self.settings.budget.total
-        shares = {stage: seconds * scale for stage, seconds in given.items()}
-        split = derived(budget, self._floors.values(), shares)
-        return at_fault(stages, split) or max(stages, key=stages.__getitem__)
+    def _machine(self) -> dict[str, Any]:
+        """Return what a page shows of the machine."""
+        return {
+            "calls": {
+                "active": len(self.sessions),
+                "max": self.knobs.max_calls,
+                "predicted_p95": self.admission.predicted_p95,
+            },
+            "admission": self.admission.describe(),
+            "loop_late": self.load.late,
+        }
 
     def keep(self, name: str, peer: Peer) -> None:
         """Know `peer` by `name` until it has closed."""
@@ -157,17 +177,43 @@ class Server:
         engines = (self.ears, self.mind, self.mouth)
         return self._loaded and all(getattr(engine, "alive", True) for engine in engines)
 
-    def admit(self, pending: int = 0) -> None:
-        """Check that one more call can be taken; `pending` are being set up or going on.
+    @property
+    def calls(self) -> int:
+        """How many calls go on or are being set up."""
+        direct = sum(session.line.transport != "webrtc" for session in self.sessions.values())
+        return max(len(self.sessions), direct + len(self.peers) + self._offers)
+
+    @contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """Count one more call within this context, though it has no connection yet."""
+        self._offers += 1
+        try:
+            yield
+        finally:
+            self._offers -= 1
+
+    def admit(self) -> None:
+        """Check that one more call can be taken, before anything is done for it.
 
         Raises:
             BusyError: If not.
         """
+        self._check(self.calls)
+        forecast = self.admission.refusal(self.calls, time.monotonic())
+        if forecast is not None:
+            why = self.admission.reason(forecast)
+            raise self._refuse("saturated", why, forecast.retry_after)
+
+    def _check(self, calls: int) -> None:
+        """Check what a call cannot do without."""
         if self._crew is None or not self.ready:
-            raise BusyError("not_ready", "the engines are being loaded", 2)
-        if max(len(self.sessions), pending) >= self.settings.max_calls:
-            self.metrics.refused.inc()
-            raise BusyError("busy", f"all {self.settings.max_calls} lines are busy")
+            raise self._refuse("not_ready", "the engines are being loaded", 2)
+        if calls >= self.knobs.max_calls:
+            raise self._refuse("busy", f"all {self.knobs.max_calls} lines are busy")
+
+    def _refuse(self, code: str, message: str, retry_after: int = RETRY_AFTER) -> BusyError:
+        self.metrics.refused.labels(code).inc()
+        return BusyError(code, message, retry_after)
 
     def choose(self, given: Mapping[str, str]) -> SessionSettings:
         """Return what a call has that chooses `given`.
@@ -183,7 +229,7 @@ class Server:
         Raises:
             BusyError: If that has changed meanwhile.
         """
-        self.admit()
+        self._check(len(self.sessions))
         assert self._crew is not None
         name = f"call_{secrets.token_hex(8)}"
         note = self._noter(name, line.transport)
@@ -205,6 +251,7 @@ class Server:
         finally:
             del self.sessions[session.name]
             self.metrics.active.dec()
+            self.admission.ended(time.monotonic())
             reason = session.ended if session.ended in END_REASONS else "lost"
             self.metrics.ended.labels(reason).inc()
             self.metrics.underruns.inc(session.underruns)
@@ -215,9 +262,11 @@ class Server:
         metrics = self.metrics
 
         def note(event: Mapping[str, Any]) -> None:
+            self.admission.take(event, time.monotonic())
+            if self.steering is not None:
+                self.steering.take(event)
             match event:
                 case {"type": "turn", "stages": stages, "total": total}:
-                    self._floors.note(stages)
                     metrics.finished_turn(transport, stages, total)
                 case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()
@@ -253,3 +302,8 @@ class Server:
                 "voices": list(self.mouth.voices),
             },
         }
+
+
+def _nobody(stages: Mapping[str, float], budget: float) -> str:
+    """Blame no stage where no turn is recorded."""
+    return ""

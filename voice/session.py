@@ -85,7 +85,7 @@ class Session:
         """Why the call ended, "" while it goes on."""
         self._crew, self._settings, self.note = crew, settings, note
         self.chosen = chosen
-        self._turn = Turn(settings.turn)
+        self._turn = Turn(crew.knobs.turn)
         self._toolbox = crew.agent.open()
         self._understanding = Understanding(crew.agent.lines)
         self._detector = SpeechDetector(crew.vad, self._noticed)
@@ -109,7 +109,7 @@ class Session:
             self._understanding,
             self._recording,
         )
-        self._endpointer = Endpointer(self._ears, crew.turn_end, settings.turn, self.expects)
+        self._endpointer = Endpointer(self._ears, crew.turn_end, crew.knobs.turn, self.expects)
         self._disturbances = Disturbances(self._ears, self._echo, self.expects)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +118,7 @@ class Session:
         self._catching_up = False
         self._due: float | None = None  # when the rule meant the timer that is being served
         self._typed_at = 0.0
-        self._wait = settings.turn.longest_wait
+        self._wait = crew.knobs.turn.longest_wait
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -307,6 +307,7 @@ class Session:
             case vad.SoundPassed():
                 self.feed(SoundPassed())
             case vad.SpeechStarted(at):
+                self._read_knobs()
                 self._recording.goes_on()
                 if floor is Floor.THINKING:  # they were not done
                     self._ears.paused(at)
@@ -317,6 +318,7 @@ class Session:
                 disturbances.sound.ended = None
                 self.feed(SpeechStarted(floor is Floor.AGENT and disturbances.is_echo(at)))
             case vad.SpeechStopped(at):
+                self._read_knobs()
                 self._ears.notice(event)
                 if self._settings.trace:
                     self._recording.fell_silent(self._ears.fell_silent(at))
@@ -331,6 +333,10 @@ class Session:
                         self.spawn(self._hear_out())
                     case Floor.AGENT:
                         self.forget_sound()
+
+    def _read_knobs(self) -> None:
+        """Take the settings that are in force now; they stay until the caller speaks or stops."""
+        self._turn.settings = self._endpointer.settings = self._crew.knobs.turn
 
     def know_words(self, final: str = "") -> None:
         """Revise how long to wait, now that more of the words is known."""

@@ -15,6 +15,7 @@ from asr.whisper_options import WhisperOptions
 from latency.budget import STAGES
 from llm.vllm_options import VllmOptions
 from tts.coqui_options import CoquiOptions
+from tts.phrases import PhraseSettings
 
 T = TypeVar("T")
 
@@ -246,6 +247,7 @@ class Settings:
         cost_per_hour: What the machine costs; 0 tells costs in seconds of a core.
         budget: What a caller may have to wait for an answer.
         turn: When the agent may speak.
+        phrases: How long the phrases are in which a reply is spoken.
         bench: What the engines of the profile "bench" do.
         whisper: How the ears "whisper:MODEL" listen.
         vllm: How the mind "vllm:MODEL" runs.
@@ -279,6 +281,7 @@ class Settings:
     cost_per_hour: float = 0.0
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     turn: TurnSettings = field(default_factory=TurnSettings)
+    phrases: PhraseSettings = field(default_factory=PhraseSettings)
     bench: BenchSettings = field(default_factory=BenchSettings)
     whisper: WhisperOptions = field(default_factory=WhisperOptions)
     vllm: VllmOptions = field(default_factory=VllmOptions)

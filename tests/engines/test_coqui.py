@@ -347,6 +347,63 @@ def test_a_model_of_several_languages_with_speakers_by_vectors(
         loaded(path, CoquiOptions(device="cpu", language="de"))
 
 
+# What may change while calls go on.
+
+
+@pytest.mark.parametrize("size", ["tiny", "cut"])
+def test_the_next_phrase_has_other_chunks_and_the_one_under_way_keeps_its_own(
+    folder: Callable[[str], Path], size: str
+) -> None:
+    model = loaded(folder(size))
+    if size == "cut":
+        endless(model, 60)
+
+    def first_chunk(speech: Any) -> int:
+        while True:
+            (pcm,) = model.run([speech])
+            if pcm.size:
+                return int(pcm.size)
+
+    under_way, later = begin(model, BOOKED), None
+    usual = first_chunk(begin(model, BOOKED))
+    model.adjust(CoquiOptions(device="cpu", first=0.1, longest=0.5))
+    later = begin(model, BOOKED)
+    assert first_chunk(under_way) == usual
+    assert first_chunk(later) == pytest.approx(0.1 * model.rate, abs=model.hop)
+    assert usual == pytest.approx(0.3 * model.rate, abs=model.hop)
+
+
+def test_a_step_is_shared_by_as_many_as_was_said_last(folder: Callable[[str], Path]) -> None:
+    model = loaded(folder("cut"))
+    speech = begin(model, "Who is it?")
+    model.run([speech])
+    assert model.kind(speech) == "write"
+    assert model.most(speech) == PLAIN.batch
+    model.adjust(CoquiOptions(device="cpu", batch=2))
+    assert model.most(speech) == 2
+
+
+async def test_an_engine_changes_what_its_model_can(folder: Callable[[str], Path]) -> None:
+    engine = Coqui(str(folder("tiny")), PLAIN)
+    assert engine.adjustable == ()
+    with pytest.raises(ValueError, match=r"cannot change coqui\.first while it runs, but nothing"):
+        engine.adjust("coqui.first", 0.2)
+    await engine.start()
+    assert engine.adjustable == ("coqui.first", "coqui.longest")  # on a CPU nobody shares a step
+    whole = joined(await collect(engine.speak(stream(BOOKED), "", 0.0)))[1]
+    engine.adjust("coqui.first", 0.1)
+    engine.adjust("coqui.longest", 0.2)
+    chunks = await collect(engine.speak(stream(BOOKED), "", 0.0))
+    assert chunks[0].pcm.size < 0.15 * engine.rate
+    assert max(chunk.pcm.size for chunk in chunks[:-1]) < 0.35 * engine.rate
+    assert difference(joined(chunks)[1], whole) < -60
+    with pytest.raises(ValueError, match=r"coqui\.first is 9\.0; expected 0\.05 to 2"):
+        engine.adjust("coqui.first", 9)
+    with pytest.raises(ValueError, match=r"cannot change coqui\.batch while it runs"):
+        engine.adjust("coqui.batch", 2)
+    await engine.stop()
+
+
 # Folders
 
 

@@ -211,6 +211,26 @@ async def test_a_prompt_that_is_never_answered_is_given_up(mind: Vllm) -> None:
     assert await pieces(thread, Params()) == []
 
 
+async def test_words_are_gathered_for_as_long_as_was_said_last(mind: Vllm) -> None:
+    assert mind.adjustable == ("vllm.gather",)
+    mind.adjust("vllm.gather", 0.5)
+    thread = mind.open(conversation(31), TOOLS)
+    try:
+        thread.append("I would")
+        await asyncio.sleep(0.1)
+        assert thread._reading is None
+        async with asyncio.timeout(20):
+            while thread._reading is None:
+                await asyncio.sleep(0.02)
+    finally:
+        thread.close()
+        mind.adjust("vllm.gather", 0.01)
+    with pytest.raises(ValueError, match=r"vllm\.gather is 2\.0; expected 0\.0 to 1\.0"):
+        mind.adjust("vllm.gather", 2)
+    with pytest.raises(ValueError, match=r"cannot change vllm\.max_num_seqs while it runs"):
+        mind.adjust("vllm.max_num_seqs", 8)
+
+
 async def test_speaking_callers_leave_room_for_answers(mind: Vllm) -> None:
     threads = [mind.open(conversation(seed), TOOLS) for seed in range(300, 305)]
     for thread in threads:

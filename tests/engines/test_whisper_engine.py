@@ -4,9 +4,12 @@ What is said here of speed compares two ways in one run, in CPU time. Nothing is
 """
 
 import asyncio
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -25,6 +28,9 @@ from asr.whisper_decoder import Decoder, Window
 from asr.whisper_model import load
 from asr.whisper_options import WhisperOptions
 from asr.whisper_torch import LENGTH
+from voice.engine_ears import RemoteEars
+from voice.engine_process import EngineProcess
+from voice.engine_wire import Make
 
 TOKENS = 14
 """Written for an utterance of 3 s, as of 8 to 10 words; random weights never stop by themselves."""
@@ -300,6 +306,51 @@ async def test_an_error_in_the_library_fails_that_utterance_and_no_other(tiny: P
         with pytest.raises(EngineError, match="Whisper failed"):
             await stream.finish(0)
         assert (await answer(engine, sound(2))).text
+
+
+@pytest.mark.parametrize(
+    ("folder", "adjustable"),
+    [
+        ("", ("whisper.interval", "whisper.beam", "whisper.window", "whisper.batch")),
+        ("torch", ("whisper.interval", "whisper.window", "whisper.batch")),
+    ],
+)
+async def test_in_a_process_of_its_own_it_changes_while_it_runs(
+    tiny: Path, folder: str, adjustable: tuple[str, ...]
+) -> None:
+    options = WhisperOptions(**{**ANYTHING, "interval": 0.0})
+    make = Make("asr.whisper:Whisper", (str(tiny / folder),), {"options": options})
+    process = EngineProcess("ears", {"ears": make})
+    ears = RemoteEars(process, "whisper:tiny")
+    await ears.start()
+    try:
+        assert ears.adjustable == adjustable
+        ears.adjust("whisper.interval", 0.5)
+        ears.adjust("whisper.window", 0)
+        for life in range(2):
+            stream = ears.open(Listening())
+            stream.push(sound(2))
+            async with asyncio.timeout(100):
+                await anext(stream.hypotheses())  # partial words, which there were none of
+            stream.close()
+            if life == 0:
+                old = process.pid
+                os.kill(old, signal.SIGKILL)
+                async with asyncio.timeout(100):
+                    while process.pid in (0, old):
+                        await asyncio.sleep(0.05)
+        with pytest.raises(ValueError, match=r"whisper\.interval is 9\.0 s; expected 0\.1 to 5"):
+            ears.adjust("whisper.interval", 9.0)
+    finally:
+        await ears.stop()
+
+
+async def test_a_wider_beam_writes_what_is_likelier(tiny: Path) -> None:
+    ours, pcm = decoder(tiny, compute="float32"), sound(3)
+    (narrow,) = ours.decode([Window(pcm, language="en")])
+    ours.options = replace(ours.options, beam=5)
+    (wide,) = ours.decode([Window(pcm, language="en")])
+    assert wide.logprob >= narrow.logprob
 
 
 @pytest.mark.gpu
