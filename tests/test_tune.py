@@ -10,6 +10,7 @@ from rich.console import Console
 
 from voice.bench_server import CORES
 from voice.callers import Reply, Turn
+from voice.knobs import EFFECTS
 from voice.settings import Effective, load, names
 from voice.tune import Wanted, tune
 from voice.tune_ladders import JOINED, LADDERS, ladders, setting_values, validity
@@ -169,3 +170,7 @@ async def test_a_small_search_with_real_calls_writes_both_files(tmp_path: Path) 
     assert "<svg" in page
     assert f"{len(CORES)} × " in page
     assert "start" in said.getvalue()
+
+
+def test_what_may_change_while_people_call_can_be_tuned_beforehand() -> None:
+    assert EFFECTS.keys() - {"max_calls"} <= LADDERS.keys()

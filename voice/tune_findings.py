@@ -161,6 +161,8 @@ class Findings:
             why = ", ".join(best.faults(goal))
             nearest = f"The nearest has p{goal.percentile:g} {at} ({why})."
             return f"No configuration tried holds {wanted}. {nearest}"
+        if best.point == start.point and len(self.search.known()) == 1:
+            return f"The start holds {wanted}, with {at}; there was no time to try another."
         if best.point == start.point:
             return f"The start holds {wanted}, with {at}, and nothing tried is clearly cheaper."
         if not start.good or not start.holds(goal):
