@@ -14,7 +14,8 @@ from voice.tune_ladders import ladders, validity
 from voice.tune_plots import Axis, Plot, reach, ticks
 from voice.tune_profile import profile
 from voice.tune_report import report
-from voice.tune_search import Goal, Outcome, Search
+from voice.tune_runs import Goal, Outcome
+from voice.tune_search import Search
 
 KNOBS = ("turn.shortest_wait", "turn.longest_wait", "turn.speculation_lead", "turn.speculations")
 
@@ -48,10 +49,10 @@ def searched(
     effective = from_process({"profile": "bench"})
     goal = Goal(calls=20, budget=budget, seconds=60 * minutes)
     search = Search(goal, ladders(effective, KNOBS))
-    search.valid = validity(effective, search.values)
+    search.valid = validity(effective, search.results.values)
     rng = random.Random(seed)
     while (trial := search.next()) is not None:
-        knobs = {name: float(value) for name, value in search.values(trial.point).items()}
+        knobs = {name: float(value) for name, value in search.results.values(trial.point).items()}
         if knobs["turn.speculation_lead"] == 0.8 and trial.phase == "screen":
             search.record(Outcome(failed="the server ended with status 1 <&>", took=3.0))
             continue
@@ -74,7 +75,7 @@ def test_the_profile_file_is_what_the_best_was_measured_with(tmp_path: Path) -> 
     file = tmp_path / "tuned.toml"
     file.write_text(profile(from_process({"profile": "bench"}), findings))
     read = load(file, {}, {}).settings
-    for name, value in findings.search.values(findings.best.point).items():
+    for name, value in findings.results.values(findings.best.point).items():
         assert value_of(read, name) == value
     assert (read.profile, read.budget.total, read.budget.percentile) == ("bench", 0.8, 95.0)
     text = file.read_text()
@@ -139,7 +140,7 @@ def test_the_report_is_one_whole_page_that_loads_nothing(
     assert "nan" not in re.findall(r'(?:cx|cy|x|y|points|d)="([^"]*)"', text)
     assert "inf" not in re.sub(r"<[^>]*>", "", text).split()
     rows = text.partition("Every configuration tried")[2].partition("</table>")[0]
-    assert rows.count("<tr") == 1 + sum(bool(m.runs) for m in findings.search.measured.values())
+    assert rows.count("<tr") == 1 + sum(bool(m.runs) for m in findings.results.measured.values())
     assert "status 1 &lt;&amp;&gt;" in text
     for part in (findings.about.command, findings.about.machine, findings.about.date):
         assert part in text
@@ -153,8 +154,8 @@ def test_a_report_of_a_search_that_had_just_begun_is_whole_too() -> None:
 
 def test_what_a_knob_bought_is_told_with_its_spread() -> None:
     findings = searched()
-    steps = {step.value: step for step in bought(findings.search, 1)}
-    best = findings.search.values(findings.search.base)["turn.longest_wait"]
+    steps = {step.value: step for step in bought(findings.results, 1)}
+    best = findings.results.values(findings.results.base)["turn.longest_wait"]
     assert steps[best].p == 0.0
     shorter = steps[0.2]
     assert shorter.p == pytest.approx(0.2 - float(best), abs=0.05)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from voice.tune_front import front, knee
-from voice.tune_search import CONFIRMED, LONG, Goal, Ladder, Outcome, Search, Trial, Value
+from voice.tune_runs import Goal, Ladder, Outcome, Value
+from voice.tune_search import CONFIRMED, LONG, Search, Trial
 
 WAIT = Ladder("wait", (1.0, 0.8, 0.6, 0.4, 0.2), 0)
 LEAD = Ladder("lead", (0.1, 0.3, 0.5), 0)
@@ -37,7 +38,7 @@ def run(
     rng, trials = random.Random(seed), list[Trial]()
     while (trial := search.next()) is not None and len(trials) < most:
         trials.append(trial)
-        p95, cost, bad = plant(search.values(trial.point), trial.calls)
+        p95, cost, bad = plant(search.results.values(trial.point), trial.calls)
         turns = trial.calls * 3 * (LONG if trial.long else 1)
         shift = rng.gauss(0, noise)
         gaps = tuple(
@@ -61,11 +62,11 @@ def test_the_known_optimum_is_found_within_noise() -> None:
     for seed in range(25):
         search = Search(GOAL, LADDERS)
         trials = run(search, surface, noise=0.01, seed=seed)
-        best = search.values(search.best.point)
-        assert search.best.holds(GOAL)
+        best = search.results.values(search.results.best.point)
+        assert search.results.best.holds(GOAL)
         # Less lead breaks the budget, more of it costs more; a shorter wait cuts in.
         assert (best["wait"], best["lead"], best["beam"]) == (0.6, 0.3, 1)
-        assert search.best.long >= CONFIRMED
+        assert search.results.best.long >= CONFIRMED
         assert len(trials) <= 55
         idle_knob_moved += best["dead"] != 2
     assert idle_knob_moved <= 2
@@ -74,8 +75,8 @@ def test_the_known_optimum_is_found_within_noise() -> None:
 def test_a_start_that_breaks_the_budget_is_left() -> None:
     search = Search(GOAL, LADDERS)
     run(search, surface)
-    assert search.of(search.start).faults(GOAL) == ["over budget"]
-    assert search.best.holds(GOAL)
+    assert search.results.of(search.results.start).faults(GOAL) == ["over budget"]
+    assert search.results.best.holds(GOAL)
 
 
 def test_nothing_is_proposed_outside_the_ladders_or_that_is_not_valid() -> None:
@@ -92,7 +93,7 @@ def test_the_time_is_kept_but_for_the_two_runs_of_the_start(seconds: float) -> N
     trials = run(search, surface)
     assert len(trials) >= 2
     assert search.spent <= max(50.0, seconds)
-    assert search.best.good
+    assert search.results.best.good
 
 
 def test_where_nothing_holds_the_nearest_is_the_best() -> None:
@@ -102,22 +103,22 @@ def test_where_nothing_holds_the_nearest_is_the_best() -> None:
 
     search = Search(GOAL, LADDERS)
     run(search, slow)
-    assert not search.best.holds(GOAL)
-    assert search.held(search.best.point) == 0
-    best = search.values(search.best.point)
+    assert not search.results.best.holds(GOAL)
+    assert search.results.held(search.results.best.point) == 0
+    best = search.results.values(search.results.best.point)
     assert (best["wait"], best["beam"]) == (0.2, 1)
 
 
 def test_a_knob_without_effect_stays_where_it_was() -> None:
     search = Search(GOAL, (DEAD,))
     run(search, lambda knobs, calls: (0.5, 1.0, 0.0), noise=0.01)
-    assert search.best.point == search.start
+    assert search.results.best.point == search.results.start
 
 
 def test_a_configuration_that_fails_is_not_the_best_and_is_not_tried_again() -> None:
     search, failed = Search(GOAL, LADDERS), list[Trial]()
     while (trial := search.next()) is not None:
-        knobs = search.values(trial.point)
+        knobs = search.results.values(trial.point)
         if knobs["beam"] == 1:
             failed.append(trial)
             search.record(Outcome(failed="the server ended with status 1", took=3.0))
@@ -127,8 +128,8 @@ def test_a_configuration_that_fails_is_not_the_best_and_is_not_tried_again() -> 
         search.record(Outcome(gaps=(p95,) * 60, turns=60, bad=int(60 * bad), cost=cost, took=took))
     assert failed
     assert len({trial.point for trial in failed}) == len(failed)
-    assert search.best.holds(GOAL)
-    assert search.values(search.best.point)["beam"] == 3
+    assert search.results.best.holds(GOAL)
+    assert search.results.values(search.results.best.point)["beam"] == 3
 
 
 def test_a_search_whose_every_run_fails_ends() -> None:
@@ -138,8 +139,8 @@ def test_a_search_whose_every_run_fails_ends() -> None:
         search.record(Outcome(failed="no", took=0.0))
         count += 1
     assert 2 <= count < 200
-    assert search.best.point == search.start
-    assert search.best.failed == "no"
+    assert search.results.best.point == search.results.start
+    assert search.results.best.failed == "no"
 
 
 def test_a_step_that_only_makes_worse_ends_its_way() -> None:
@@ -156,8 +157,8 @@ def test_a_start_that_breaks_the_budget_is_left_by_the_way_that_mends_it(
     search = Search(GOAL, (Ladder("wait", (1.0, 0.8, 0.6, 0.4, 0.2), start), DEAD))
     trials = [t for t in run(search, surface) if t.phase == "mend" and t.point[1] == DEAD.start]
     assert [trial.point[0] for trial in trials] == mended
-    assert search.base == (2, DEAD.start)
-    assert [m.point for m in search.alone(1)] == [(2, 0), (2, 1), (2, 2)]
+    assert search.results.base == (2, DEAD.start)
+    assert [m.point for m in search.results.alone(1)] == [(2, 0), (2, 1), (2, 2)]
 
 
 def test_a_knob_that_mends_nothing_waits_for_the_others() -> None:
@@ -183,12 +184,14 @@ def test_the_ramp_finds_how_many_calls_the_best_and_the_start_hold() -> None:
     goal = Goal(calls=20, budget=0.8, seconds=5000.0)
     search = Search(goal, LADDERS)
     run(search, surface)
-    best = search.best.point
-    knobs = search.values(best)
-    most = search.held(best)
+    best = search.results.best.point
+    knobs = search.results.values(best)
+    most = search.results.held(best)
     assert surface(knobs, most)[0] <= 0.8 < surface(knobs, most + 5)[0]
-    levels = {calls for point, calls in search.measured if point == best}
-    assert {calls for point, calls in search.measured if point == search.start} == levels
+    levels = {calls for point, calls in search.results.measured if point == best}
+    assert {
+        calls for point, calls in search.results.measured if point == search.results.start
+    } == levels
 
 
 def test_a_repeat_shows_the_noise_and_what_is_within_it_does_not_count() -> None:
@@ -199,16 +202,18 @@ def test_a_repeat_shows_the_noise_and_what_is_within_it_does_not_count() -> None
     trial = search.next()
     assert trial is not None
     search.record(Outcome(gaps=(0.5,) * 60, turns=60, cost=0.9, took=25.0))
-    assert search.noise_of(lambda run: run.cost) == pytest.approx(0.1414, abs=1e-3)
-    assert search.pick([search.of(trial.point), search.of(search.start)]).point == search.start
+    results = search.results
+    assert results.noise_of(lambda run: run.cost) == pytest.approx(0.1414, abs=1e-3)
+    start = results.of(results.start)
+    assert results.pick([results.of(trial.point), start]) is start
 
 
 def test_where_a_percentile_lies_is_told_by_ranks() -> None:
     search = Search(GOAL, (BEAM,))
     search.next()
     search.record(Outcome(gaps=tuple(n / 1000 for n in range(1, 201)), turns=200))
-    low, high = search.of(search.start).span(95.0)
-    assert low < search.of(search.start).at(95.0) < high
+    low, high = search.results.of(search.results.start).span(95.0)
+    assert low < search.results.of(search.results.start).at(95.0) < high
     assert (low, high) == (0.184, 0.198)
 
 
@@ -232,7 +237,7 @@ def test_what_keeps_a_configuration_from_holding_has_a_name(
     search = Search(GOAL, (BEAM,))
     search.next()
     search.record(outcome)
-    assert search.of(search.start).faults(GOAL) == faults
+    assert search.results.of(search.results.start).faults(GOAL) == faults
 
 
 def test_the_front_is_what_nothing_else_beats() -> None:

@@ -21,7 +21,9 @@ from voice.tune_ladders import ladders, setting_values, validity
 from voice.tune_load import HISS, PAUSED, QUESTIONED, VOICE, Load, always, load, measure
 from voice.tune_profile import profile
 from voice.tune_report import LATE, report
-from voice.tune_search import Goal, Measured, Search, Trial
+from voice.tune_results import Results
+from voice.tune_runs import Goal, Measured
+from voice.tune_search import Search, Trial
 
 ROOMS = ("asr", "llm", "tts")
 
@@ -79,7 +81,7 @@ async def tune(wanted: Wanted, console: Console) -> bool:
         await _runs(search, work, wanted, console)
         over = True
     finally:
-        if search.trials and search.known():
+        if search.trials and search.results.known():
             findings = Findings(search, replace(about, date=_now(), interrupted=not over))
             wanted.out.write_text(profile(effective, findings))
             wanted.report.write_text(report(findings))
@@ -112,7 +114,7 @@ def _prepared(wanted: Wanted, effective: Effective) -> tuple[Goal, Search]:
         )
     goal = Goal(calls=wanted.calls, budget=budget, percentile=percent, seconds=wanted.minutes * 60)
     search = Search(goal, rungs)
-    search.valid = validity(effective, search.values)
+    search.valid = validity(effective, search.results.values)
     return goal, search
 
 
@@ -124,12 +126,12 @@ async def _runs(search: Search, work: Load, wanted: Wanted, console: Console) ->
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24))
     with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress.add_task("", total=search.goal.seconds)
+        shown = progress.add_task("", total=search.results.goal.seconds)
         while (trial := search.next()) is not None:
             ticking = asyncio.create_task(_tick(progress, shown, search, trial))
             settings = always(trial.calls) | dict(wanted.flags)
             settings = {name: value for name, value in settings.items() if value is not None}
-            settings |= setting_values(search.values(trial.point))
+            settings |= setting_values(search.results.values(trial.point))
             try:
                 outcome = await measure(work, settings, trial.calls, long=trial.long)
             finally:
@@ -145,15 +147,15 @@ async def _runs(search: Search, work: Load, wanted: Wanted, console: Console) ->
 
 async def _tick(progress: Progress, shown: TaskID, search: Search, trial: Trial) -> None:
     """Show what is being measured, the best so far and the time left, twice a second."""
-    doing = f"{trial.calls} calls, {_what(search, trial.point)}"
-    best = search.best
+    doing = f"{trial.calls} calls, {_what(search.results, trial.point)}"
+    best = search.results.best
     so_far = ""
     if best.good:
-        so_far = f"  best {_what(search, best.point)}: {_result(search, best)}"
+        so_far = f"  best {_what(search.results, best.point)}: {_result(search.results, best)}"
     began, clock = asyncio.get_running_loop().time(), asyncio.get_running_loop().time
     while True:
         spent = search.spent + clock() - began
-        left = max(0.0, search.goal.seconds - spent)
+        left = max(0.0, search.results.goal.seconds - spent)
         minutes = f"{left // 60:.0f}:{left % 60:02.0f} left at most"
         progress.update(shown, completed=spent, description=f"{doing}{so_far}  {minutes}")
         await asyncio.sleep(0.5)
@@ -161,7 +163,7 @@ async def _tick(progress: Progress, shown: TaskID, search: Search, trial: Trial)
 
 def _introduce(console: Console, search: Search, work: Load) -> None:
     """Say what is going to happen."""
-    goal = search.goal
+    goal = search.results.goal
     console.print(
         f"p{goal.percentile:g} ≤ {shown_ms(goal.budget)} at {goal.calls} calls; runs of about "
         f"{work.seconds():.0f} s and {work.seconds(True):.0f} s, {goal.seconds / 60:g} minutes at "
@@ -169,7 +171,7 @@ def _introduce(console: Console, search: Search, work: Load) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for ladder in search.ladders:
+    for ladder in search.results.ladders:
         values = [
             f"[bold]{shown_value(value)}[/]" if place == ladder.start else shown_value(value)
             for place, value in enumerate(ladder.values)
@@ -179,20 +181,20 @@ def _introduce(console: Console, search: Search, work: Load) -> None:
 
 def _line(search: Search, trial: Trial) -> str:
     """Return a run's result as a line."""
-    entry = search.of(trial.point, trial.calls)
-    best = "[bold green]best[/] " if entry is search.best else "     "
+    entry = search.results.of(trial.point, trial.calls)
+    best = "[bold green]best[/] " if entry is search.results.best else "     "
     number = f"{len(search.trials):3}"
     late = search.trials[-1][1].late
     disturbed = f"  [yellow]callers late by {shown_ms(late)}[/]" if late > LATE else ""
     return (
-        f"{number} {best}{trial.phase:8}{trial.calls:4} calls  {_result(search, entry)}  "
-        f"[dim]{_what(search, trial.point)}[/]{disturbed}"
+        f"{number} {best}{trial.phase:8}{trial.calls:4} calls  {_result(search.results, entry)}  "
+        f"[dim]{_what(search.results, trial.point)}[/]{disturbed}"
     )
 
 
-def _result(search: Search, entry: Measured) -> str:
+def _result(results: Results, entry: Measured) -> str:
     """Return what is known of a configuration in a few words."""
-    goal = search.goal
+    goal = results.goal
     if not entry.good:
         return f"[red]failed[/]: {entry.failed}"
     wrong = entry.faults(goal)
@@ -202,9 +204,9 @@ def _result(search: Search, entry: Measured) -> str:
     return f"p{goal.percentile:g} {at:>7}  {bad}  {entry.cost:.2f} core-s  {verdict}"
 
 
-def _what(search: Search, point: tuple[int, ...]) -> str:
+def _what(results: Results, point: tuple[int, ...]) -> str:
     """Return how a configuration differs from the start."""
-    places = zip(search.ladders, point, search.start, strict=True)
+    places = zip(results.ladders, point, results.start, strict=True)
     moved = [
         f"{ladder.name} {shown_value(ladder.values[at])}" for ladder, at, b in places if at != b
     ]
@@ -218,10 +220,10 @@ def _conclude(console: Console, findings: Findings, wanted: Wanted) -> None:
     for ladder, before, after in findings.changed():
         change = f"{shown_value(before)} → {shown_value(after)}"
         console.print(f"  {ladder.name:24} {change}", highlight=False)
-    search = findings.search
+    results = findings.results
     for name, entry in (("start", findings.start), ("best", findings.best)):
         if entry.good:
-            held = search.held(entry.point)
+            held = results.held(entry.point)
             carries = f"holds {held} calls of those tried" if held else "holds no number tried"
             console.print(
                 f"  {name:6} p{findings.goal.percentile:g} "

@@ -13,7 +13,7 @@ from voice.tune_findings import (
     shown_values,
 )
 from voice.tune_plots import Axis, Kind, Plot, reach
-from voice.tune_search import Measured, Point
+from voice.tune_runs import Measured, Point
 
 MOST = 2.5
 """Budgets at which a latency's axis ends; what is slower is an arrow at its top."""
@@ -32,7 +32,7 @@ def told(findings: Findings, entry: Measured) -> str:
     low, high = entry.span(goal.percentile)
     verdict = ", ".join(entry.faults(goal)) or "holds the budget"
     return (
-        f"{shown_values(findings.search.values(entry.point))}\n"
+        f"{shown_values(findings.results.values(entry.point))}\n"
         f"{entry.calls} calls, {entry.turns} turns\n"
         f"p50 {shown_ms(entry.at(50))}, p{goal.percentile:g} {shown_ms(entry.at(goal.percentile))} "
         f"({shown_ms(low)} to {shown_ms(high)})\n"
@@ -92,7 +92,7 @@ def by_calls(findings: Findings) -> str:
 def by_cost(findings: Findings) -> str:
     """Draw latency by cost for every configuration at the calls asked for, with the front."""
     goal = findings.goal
-    entries = [m for m in findings.search.known() if m.at(goal.percentile) < float("inf")]
+    entries = [m for m in findings.results.known() if m.at(goal.percentile) < float("inf")]
     costs = [entry.cost for entry in entries]
     low, high = reach(costs, zero=False)
     plot = Plot(
@@ -124,7 +124,7 @@ def by_cost(findings: Findings) -> str:
 def front_of_three(findings: Findings) -> str:
     """Draw what nothing beats in latency, calls and cost; each point is labelled with its calls."""
     goal, unbeaten = findings.goal, findings.front()
-    every = [m for m in findings.search.measured.values() if m.good and m.turns]
+    every = [m for m in findings.results.measured.values() if m.good and m.turns]
     every = [m for m in every if m.at(goal.percentile) < float("inf")]
     priced = bool(findings.about.cost_per_hour)
     low, high = reach([findings.price(m) for m in every], zero=priced)
@@ -152,9 +152,9 @@ def front_of_three(findings: Findings) -> str:
 
 def knob(findings: Findings, place: int) -> str:
     """Draw what each value of a knob did to latency and to cost, all others as configured."""
-    steps = bought(findings.search, place)
+    steps = bought(findings.results, place)
     names = [shown_value(step.value) for step in steps]
-    goal, base = findings.goal, findings.search.base
+    goal, base = findings.goal, findings.results.base
     entries = [step.measured for step in steps]
     axis = Axis(-0.5, len(names) - 0.5, "", names)
     upper = Plot(
@@ -163,7 +163,7 @@ def knob(findings: Findings, place: int) -> str:
         width=340,
         height=190,
         bottom=26,
-        about=f"Latency by {findings.search.ladders[place].name}",
+        about=f"Latency by {findings.results.ladders[place].name}",
     )
     upper.level(1000 * goal.budget, "")
     costs = [100 * step.cost for step in steps if step.cost is not None]
@@ -175,7 +175,7 @@ def knob(findings: Findings, place: int) -> str:
         width=340,
         height=110,
         bottom=26,
-        about=f"Cost by {findings.search.ladders[place].name}",
+        about=f"Cost by {findings.results.ladders[place].name}",
     )
     lower.zero()
     for n, step in enumerate(steps):
@@ -207,9 +207,9 @@ def gain(findings: Findings, place: int) -> Bought | None:
 
     None where both are the same, or one of them was not tried so.
     """
-    search, to = findings.search, findings.best.point[place]
+    results, to = findings.results, findings.best.point[place]
     begin = findings.start.point[place]
-    known = {entry.point[place]: entry for entry in search.alone(place) if entry.turns}
+    known = {entry.point[place]: entry for entry in results.alone(place) if entry.turns}
     if to == begin or to not in known or begin not in known:
         return None
-    return compared(search, place, known[to], known[begin])
+    return compared(results, place, known[to], known[begin])

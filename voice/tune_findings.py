@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from voice.tune_front import front, knee
-from voice.tune_search import Ladder, Measured, Point, Search, Value
+from voice.tune_results import Results
+from voice.tune_runs import Ladder, Measured, Point, Value
+from voice.tune_search import Search
 
 CEILING = 2.0
 """Budgets that a latency counts as at most where the knee is looked for."""
@@ -59,25 +61,25 @@ class Bought:
     cost_spread: float
 
 
-def bought(search: Search, place: int) -> list[Bought]:
+def bought(results: Results, place: int) -> list[Bought]:
     """Return what each value of a knob did, all others as in the base, in the ladder's order."""
-    base = search.of(search.base)
-    return [compared(search, place, entry, base) for entry in search.alone(place)]
+    base = results.of(results.base)
+    return [compared(results, place, entry, base) for entry in results.alone(place)]
 
 
-def compared(search: Search, place: int, entry: Measured, other: Measured) -> Bought:
+def compared(results: Results, place: int, entry: Measured, other: Measured) -> Bought:
     """Return what the value that `entry` has of a knob did against `other`."""
-    value, percent = search.ladders[place].values[entry.point[place]], search.goal.percentile
+    value, percent = results.ladders[place].values[entry.point[place]], results.goal.percentile
     if math.isinf(entry.at(percent)) or math.isinf(other.at(percent)):
         return Bought(value, entry, other, None, (0.0, 0.0), None, 0.0)
     low, high = entry.span(percent)
     change = entry.at(percent) - other.at(percent)
-    between = search.noise_p(entry, other)
+    between = results.noise_p(entry, other)
     spread = (
         min(low - other.at(percent), change - between),
         max(high - other.at(percent), change + between),
     )
-    noise = search.noise_cost(entry, other) / other.cost
+    noise = results.noise_cost(entry, other) / other.cost
     return Bought(value, entry, other, change, spread, entry.cost / other.cost - 1, noise)
 
 
@@ -98,8 +100,9 @@ class Findings:
     """A search, read."""
 
     def __init__(self, search: Search, about: About) -> None:
-        self.search, self.about, self.goal = search, about, search.goal
-        self.best, self.start = search.best, search.of(search.start)
+        self.search, self.about = search, about
+        self.results, self.goal = search.results, search.results.goal
+        self.best, self.start = self.results.best, self.results.of(self.results.start)
 
     @property
     def holds(self) -> bool:
@@ -119,19 +122,19 @@ class Findings:
 
     def price_held(self, measured: Measured) -> str:
         """Return the price of a call-minute on a machine that has all the calls it holds."""
-        held = self.search.held(measured.point)
+        held = self.results.held(measured.point)
         return f"{self.about.cost_per_hour / 60 / held:.5f}" if held else "–"
 
     def levels(self, point: Point) -> list[Level]:
         """Return what is known of a configuration by its number of calls, fewest first."""
-        known = [m for (at, _), m in self.search.measured.items() if at == point and m.good]
+        known = [m for (at, _), m in self.results.measured.items() if at == point and m.good]
         return [Level(m, self.price(m)) for m in sorted(known, key=lambda m: m.calls) if m.turns]
 
     def front(self) -> list[Measured]:
         """Return what nothing beats in latency, calls and cost, of what cuts nobody off."""
         fair = [
             m
-            for m in self.search.measured.values()
+            for m in self.results.measured.values()
             if m.good and not set(m.faults(self.goal)) - {"over budget"}
         ]
         percent = self.goal.percentile
@@ -147,7 +150,7 @@ class Findings:
 
     def changed(self) -> list[tuple[Ladder, Value, Value]]:
         """Return the knobs that the best has elsewhere than the start, with both values."""
-        places = zip(self.search.ladders, self.start.point, self.best.point, strict=True)
+        places = zip(self.results.ladders, self.start.point, self.best.point, strict=True)
         return [(lad, lad.values[a], lad.values[b]) for lad, a, b in places if a != b]
 
     def verdict(self) -> str:
@@ -161,7 +164,7 @@ class Findings:
             why = ", ".join(best.faults(goal))
             nearest = f"The nearest has p{goal.percentile:g} {at} ({why})."
             return f"No configuration tried holds {wanted}. {nearest}"
-        if best.point == start.point and len(self.search.known()) == 1:
+        if best.point == start.point and len(self.results.known()) == 1:
             return f"The start holds {wanted}, with {at}; there was no time to try another."
         if best.point == start.point:
             return f"The start holds {wanted}, with {at}, and nothing tried is clearly cheaper."
@@ -169,7 +172,7 @@ class Findings:
             why = ", ".join(start.faults(goal))
             return f"Found: {wanted} is held, with {at}. The start does not hold it ({why})."
         saved = 1 - best.cost / start.cost
-        if saved > self.search.noise_cost(best, start) / start.cost:
+        if saved > self.results.noise_cost(best, start) / start.cost:
             return f"Found: {wanted} is held, with {at}, for {saved:.0%} less than the start."
         before = shown_ms(start.at(goal.percentile))
         return f"Found: {wanted} is held, with {at} instead of {before}, for the same cost."

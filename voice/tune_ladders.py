@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from voice.settings import Effective, Settings, load, names, value_of
-from voice.tune_search import Ladder, Point, Value
+from voice.tune_runs import Ladder, Point, Value
 
 JOINED: Mapping[str, tuple[str, ...]] = {"turn.wait": ("turn.shortest_wait", "turn.longest_wait")}
 """Knobs that are no setting of their own, and the settings that they set alike."""

@@ -20,7 +20,8 @@ from voice.bench import QUESTIONS
 from voice.bench_calls import faults, spoken
 from voice.callers import RATE, Caller, Plan, Turn, hold, noisy, white
 from voice.settings import Settings, names
-from voice.tune_search import LONG, Outcome
+from voice.tune_runs import Outcome
+from voice.tune_search import LONG
 
 PAUSED: Sequence[tuple[str, float, str]] = (
     ("Tell me the time in London.", 0.0, ""),

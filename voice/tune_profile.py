@@ -16,13 +16,13 @@ LEFT_OUT = ("host", "port", "data", *SECRET)
 def profile(effective: Effective, findings: Findings) -> str:
     """Return the best configuration as TOML: all that was set before, with the knobs as found."""
     goal, about, best = findings.goal, findings.about, findings.best
-    search = findings.search
+    results = findings.results
     kept = {
         name: value_of(effective.settings, name)
         for name, source in effective.sources.items()
         if source != "default" and not source.startswith("profile ") and name not in LEFT_OUT
     }
-    knobs = search.values(best.point)
+    knobs = results.values(best.point)
     values: dict[str, Any] = {"profile": effective.settings.profile} | kept
     if "budget.total" in effective.sources:
         values |= {"budget.total": goal.budget, "budget.percentile": goal.percentile}
@@ -43,7 +43,7 @@ def profile(effective: Effective, findings: Findings) -> str:
             f"#   {best.bad} bad turns ({best.cut_ins} cut in, {best.underruns} with gaps),",
             f"#   {shown_price(findings, best)} {findings.unit}",
         ]
-        if held := search.held(best.point):
+        if held := results.held(best.point):
             lines.append(f"#   held with up to {held} calls, of the numbers tried")
     notes = _notes(findings)
     return "\n".join([*lines, "", *_toml(values, notes), ""])
@@ -51,9 +51,9 @@ def profile(effective: Effective, findings: Findings) -> str:
 
 def _notes(findings: Findings) -> dict[str, str]:
     """Return for each setting of a knob where it came from."""
-    search, notes = findings.search, dict[str, str]()
-    for place, ladder in enumerate(search.ladders):
-        start, best = (p[place] for p in (search.start, findings.best.point))
+    results, notes = findings.results, dict[str, str]()
+    for place, ladder in enumerate(results.ladders):
+        start, best = (p[place] for p in (results.start, findings.best.point))
         if start == best:
             note = "tried, left as it was"
         else:

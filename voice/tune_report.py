@@ -5,7 +5,8 @@ from html import escape
 
 from voice.tune_figures import by_calls, by_cost, front_of_three, knob
 from voice.tune_findings import Findings, shown_ms, shown_value, shown_values
-from voice.tune_search import BAD, LEAST_COST, LEAST_P, SURE, Measured
+from voice.tune_results import LEAST_COST, LEAST_P, SURE
+from voice.tune_runs import BAD, Measured
 from voice.tune_style import STYLE
 from voice.tune_tables import changes, every_configuration
 
@@ -18,7 +19,7 @@ def report(findings: Findings) -> str:
     about, calls = findings.about, findings.goal.calls
     engines = ", ".join(f"{room} {name}" for room, name in about.engines.items())
     stopped = " The search was interrupted: this is what was known by then." * about.interrupted
-    knobs = "".join(_knob(findings, place) for place in range(len(findings.search.ladders)))
+    knobs = "".join(_knob(findings, place) for place in range(len(findings.results.ladders)))
     figures = (
         ("Latency, as calls are added", _MEANS_BARS, by_calls(findings)),
         (
@@ -63,7 +64,8 @@ def _figure(name: str, meaning: str, drawing: str) -> str:
 
 def _tiles(findings: Findings) -> str:
     """Return the figures that matter most, of the best and of the start."""
-    goal, best, start, search = findings.goal, findings.best, findings.start, findings.search
+    goal, best, start = findings.goal, findings.best, findings.start
+    search, results = findings.search, findings.results
     percent = goal.percentile
 
     def tile(name: str, shown: Callable[[Measured], str], unit: str = "") -> str:
@@ -74,15 +76,15 @@ def _tiles(findings: Findings) -> str:
         cost = tile("price with the calls held", findings.price_held, "per call-minute")
     else:
         cost = tile("cost", lambda m: f"{m.cost:.2f}", "core-s per call-minute")
-    turns = sum(m.turns for m in search.measured.values())
+    turns = sum(m.turns for m in results.measured.values())
     spent = f"{len(search.trials)} runs, {turns} turns, {search.spent / 60:.0f} min"
     return (
         '<div class="tiles">'
         + tile(f"p{percent:g} at {goal.calls} calls", lambda m: shown_ms(m.at(percent)))
         + cost
-        + tile("calls held, of those tried", lambda m: str(search.held(m.point) or "none"))
+        + tile("calls held, of those tried", lambda m: str(results.held(m.point) or "none"))
         + tile("bad turns", lambda m: f"{m.bad} of {m.turns}")
-        + _tile("configurations", str(len({point for point, _ in search.measured})), spent)
+        + _tile("configurations", str(len({point for point, _ in results.measured})), spent)
         + "</div>"
     )
 
@@ -110,10 +112,10 @@ def _key() -> str:
 
 def _around(findings: Findings) -> str:
     """Return what the drawings of the knobs have in common."""
-    search = findings.search
+    results = findings.results
     around = "as configured"
-    if search.base != search.start:
-        what = shown_values(search.values(search.base), search.differing(search.base))
+    if results.base != results.start:
+        what = shown_values(results.values(results.base), results.differing(results.base))
         around = f"as in the first configuration found that holds the budget ({what})"
     return (
         f"One knob at a time at {findings.goal.calls} calls, all others {around}. Values go from "
@@ -123,7 +125,7 @@ def _around(findings: Findings) -> str:
 
 
 def _knob(findings: Findings, place: int) -> str:
-    ladder = findings.search.ladders[place]
+    ladder = findings.results.ladders[place]
     begin, chosen = ladder.values[ladder.start], ladder.values[findings.best.point[place]]
     said = f"{shown_value(begin)} → {shown_value(chosen)}"
     if chosen == begin:
@@ -159,7 +161,7 @@ def _rules(findings: Findings) -> str:
 
 
 def _cost(findings: Findings) -> str:
-    about, noise = findings.about, findings.search.noise_of(lambda run: run.cost)
+    about, noise = findings.about, findings.results.noise_of(lambda run: run.cost)
     said = (
         "Processor time of the server and all its engine processes, in core-seconds per minute of "
         f"each call. Between runs of the same it had a standard deviation of {noise:.3f}."

@@ -6,14 +6,14 @@ from html import escape
 
 from voice.tune_figures import gain
 from voice.tune_findings import Findings, shown_price, shown_value, shown_values
-from voice.tune_search import Measured
+from voice.tune_runs import Measured
 
 
 def changes(findings: Findings) -> str:
     """Return what the best has elsewhere than the start, and what each change did by itself."""
     head = [("knob", True), ("value", False), (f"p{findings.goal.percentile:g}", False)]
     rows = [_head([*head, ("cost", False), ("bad turns", False)])]
-    for place, ladder in enumerate(findings.search.ladders):
+    for place, ladder in enumerate(findings.results.ladders):
         begin, chosen = ladder.values[ladder.start], ladder.values[findings.best.point[place]]
         name = [(ladder.name, True)]
         if begin == chosen:
@@ -47,17 +47,17 @@ def every_configuration(findings: Findings) -> str:
     names += ["cut in", "gaps", "core-s per call-minute", "MB a call"]
     names += ["price per call-minute"] * bool(findings.about.cost_per_hour)
     rows = [_head([("configuration", True), ("verdict", True), *((name, False) for name in names)])]
-    entries = (entry for entry in findings.search.measured.values() if entry.runs)
+    entries = (entry for entry in findings.results.measured.values() if entry.runs)
     rows += [_configuration(findings, entry, len(names)) for entry in entries]
     return _table(rows)
 
 
 def _configuration(findings: Findings, entry: Measured, width: int) -> str:
-    goal, search = findings.goal, findings.search
-    values, moved = search.values(entry.point), search.differing(entry.point)
+    goal, results = findings.goal, findings.results
+    values, moved = results.values(entry.point), results.differing(entry.point)
     what = shown_values(values, moved) if moved else f"start: {shown_values(values)}"
     kind = ""
-    if entry.calls == goal.calls and entry.point in (findings.best.point, search.start):
+    if entry.calls == goal.calls and entry.point in (findings.best.point, results.start):
         kind = "best" if entry.point == findings.best.point else "start"
     cells = f'<td class="text what">{escape(what)}</td>'
     if not entry.good:
