@@ -262,3 +262,16 @@ def test_the_knee_is_where_a_curve_bends_up(
     curve: list[tuple[float, float]], at: float | None
 ) -> None:
     assert knee(curve, 100.0) == at
+
+
+def test_a_run_that_other_work_disturbed_is_made_again_and_then_does_not_count() -> None:
+    search = Search(GOAL, (BEAM,))
+    outcomes = {1: Outcome(gaps=(2.0,) * 60, turns=60, late=0.5, took=25.0)}
+    trials = []
+    while (trial := search.next()) is not None and len(trials) < 4:
+        trials.append(trial.point)
+        good = Outcome(gaps=(0.5,) * 60, turns=60, cost=1.0, took=25.0)
+        search.record(outcomes.pop(trial.point[0], good))
+    assert trials == [(0,), (0,), (1,), (1,)]
+    assert search.results.of((1,)).at(95) == 0.5
+    assert search.results.of((1,)).turns == 60

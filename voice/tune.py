@@ -20,7 +20,7 @@ from voice.tune_findings import About, Findings, shown_ms, shown_price, shown_va
 from voice.tune_ladders import ladders, setting_values, validity
 from voice.tune_load import HISS, PAUSED, QUESTIONED, VOICE, Load, always, load, measure
 from voice.tune_profile import profile
-from voice.tune_report import LATE, report
+from voice.tune_report import report
 from voice.tune_results import Results
 from voice.tune_runs import Goal, Measured
 from voice.tune_search import Search, Trial
@@ -184,11 +184,13 @@ def _line(search: Search, trial: Trial) -> str:
     entry = search.results.of(trial.point, trial.calls)
     best = "[bold green]best[/] " if entry is search.results.best else "     "
     number = f"{len(search.trials):3}"
-    late = search.trials[-1][1].late
-    disturbed = f"  [yellow]callers late by {shown_ms(late)}[/]" if late > LATE else ""
+    last = search.trials[-1][1]
+    late = (
+        f"  [yellow]disturbed: callers late by {shown_ms(last.late)}[/]" if last.disturbed else ""
+    )
     return (
         f"{number} {best}{trial.phase:8}{trial.calls:4} calls  {_result(search.results, entry)}  "
-        f"[dim]{_what(search.results, trial.point)}[/]{disturbed}"
+        f"[dim]{_what(search.results, trial.point)}[/]{late}"
     )
 
 

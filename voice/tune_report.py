@@ -10,9 +10,6 @@ from voice.tune_runs import BAD, Measured
 from voice.tune_style import STYLE
 from voice.tune_tables import changes, every_configuration
 
-LATE = 0.1
-"""Seconds from which callers that sent late are mentioned: the machine was busy otherwise."""
-
 
 def report(findings: Findings) -> str:
     """Return the page."""
@@ -175,10 +172,11 @@ def _cost(findings: Findings) -> str:
 
 
 def _disturbed(findings: Findings) -> str:
-    late = [outcome.late for _, outcome in findings.search.trials if outcome.late > LATE]
+    late = [outcome.late for _, outcome in findings.search.trials if outcome.disturbed]
     if not late:
         return ""
     return (
         f"In {len(late)} of {len(findings.search.trials)} runs callers sent late, by up to "
-        f"{shown_ms(max(late))}: other work kept the machine busy, and latencies are too long."
+        f"{shown_ms(max(late))}: other work kept the machine busy. Where another run of the same "
+        "was not disturbed, those do not count; else their latencies may be too long."
     )

@@ -14,6 +14,10 @@ BAD = 0.02
 """Share of turns that may go wrong, as in `voice bench`."""
 
 
+LATE = 0.06
+"""Seconds by which callers may send late in a run that counts: as much as a listener holds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
     """What is wanted.
@@ -70,6 +74,11 @@ class Outcome:
     took: float = 0.0
     failed: str = ""
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether the callers themselves were kept from their work, and so perhaps the server."""
+        return self.late > LATE
+
 
 @dataclass(slots=True)
 class Measured:
@@ -89,8 +98,9 @@ class Measured:
 
     @property
     def good(self) -> list[Outcome]:
-        """The runs that gave a result."""
-        return [run for run in self.runs if not run.failed]
+        """The runs that gave a result; those that were disturbed only where there are no others."""
+        results = [run for run in self.runs if not run.failed]
+        return [run for run in results if not run.disturbed] or results
 
     @property
     def failed(self) -> str:

@@ -34,6 +34,9 @@ FINALISTS = 3
 IDLE_STEPS = 2
 """Steps after which a knob waits that did nothing for a start which breaks the budget."""
 
+AGAIN = 1
+"""How often a run is made again that other work on the machine disturbed."""
+
 LONG = 2
 """How many times the turns of a short run a long one has."""
 
@@ -270,13 +273,18 @@ class Search:
         until: float = 0.0,
     ) -> Generator[Trial, None, bool]:
         """Ask for one run unless it is known or there is no time; return whether there was."""
-        calls = calls or self.results.goal.calls
+        goal = self.results.goal
+        calls = calls or goal.calls
         if self.results.of(point, calls).runs and not long:
             return True
-        limit = (until or UNTIL[phase]) * self.results.goal.seconds
-        if self.spent + self.expected(long) > limit:
-            return False
-        yield Trial(point=point, calls=calls, long=long, phase=phase)
+        limit = (until or UNTIL[phase]) * goal.seconds
+        for attempt in range(1 + AGAIN):
+            if self.spent + self.expected(long) > limit:
+                return attempt > 0
+            yield Trial(point=point, calls=calls, long=long, phase=phase)
+            last = self.trials[-1][1]
+            if last.failed or not last.disturbed or self.results.of(point, calls).holds(goal):
+                break
         return True
 
     def expected(self, long: bool = False) -> float:
