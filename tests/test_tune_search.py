@@ -275,3 +275,15 @@ def test_a_run_that_other_work_disturbed_is_made_again_and_then_does_not_count()
     assert trials == [(0,), (0,), (1,), (1,)]
     assert search.results.of((1,)).at(95) == 0.5
     assert search.results.of((1,)).turns == 60
+
+
+def test_a_ramp_that_never_failed_is_told_as_or_more() -> None:
+    search = Search(GOAL, (BEAM,))
+    results = search.results
+    search.next()
+    search.record(Outcome(gaps=(0.5,) * 60, turns=60, took=25.0))
+    assert results.held_shown(results.start) == "20 or more"
+    results.of(results.start, 40).runs.append(Outcome(gaps=(0.9,) * 60, turns=60))
+    assert results.held_shown(results.start) == "20"
+    results.of((1,)).runs.append(Outcome(gaps=(0.9,) * 60, turns=60))
+    assert results.held_shown((1,)) == "none"

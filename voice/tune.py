@@ -225,8 +225,7 @@ def _conclude(console: Console, findings: Findings, wanted: Wanted) -> None:
     results = findings.results
     for name, entry in (("start", findings.start), ("best", findings.best)):
         if entry.good:
-            held = results.held(entry.point)
-            carries = f"holds {held} calls of those tried" if held else "holds no number tried"
+            carries = f"calls held, of those tried: {results.held_shown(entry.point)}"
             console.print(
                 f"  {name:6} p{findings.goal.percentile:g} "
                 f"{shown_ms(entry.at(findings.goal.percentile)):>7}, "

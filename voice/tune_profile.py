@@ -43,8 +43,7 @@ def profile(effective: Effective, findings: Findings) -> str:
             f"#   {best.bad} bad turns ({best.cut_ins} cut in, {best.underruns} with gaps),",
             f"#   {shown_price(findings, best)} {findings.unit}",
         ]
-        if held := results.held(best.point):
-            lines.append(f"#   held with up to {held} calls, of the numbers tried")
+        lines.append(f"#   calls held, of the numbers tried: {results.held_shown(best.point)}")
     notes = _notes(findings)
     return "\n".join([*lines, "", *_toml(values, notes), ""])
 

@@ -79,7 +79,7 @@ def _tiles(findings: Findings) -> str:
         '<div class="tiles">'
         + tile(f"p{percent:g} at {goal.calls} calls", lambda m: shown_ms(m.at(percent)))
         + cost
-        + tile("calls held, of those tried", lambda m: str(results.held(m.point) or "none"))
+        + tile("calls held, of those tried", lambda m: results.held_shown(m.point))
         + tile("bad turns", lambda m: f"{m.bad} of {m.turns}")
         + _tile("configurations", str(len({point for point, _ in results.measured})), spent)
         + "</div>"

@@ -60,6 +60,14 @@ class Results:
         levels = (m for (at, _), m in self.measured.items() if at == point)
         return max((m.calls for m in levels if m.good and m.holds(self.goal)), default=0)
 
+    def held_shown(self, point: Point) -> str:
+        """Return the same in words: where no larger number failed, it may hold more."""
+        held = self.held(point)
+        larger = [m for (at, n), m in self.measured.items() if at == point and n > held and m.runs]
+        if larger:
+            return str(held) if held else "none"
+        return f"{held} or more"
+
     def moves(self, point: Point) -> int:
         """Return how many steps a point is away from the start."""
         return sum(abs(a - b) for a, b in zip(point, self.start, strict=True))
