@@ -73,7 +73,8 @@ def _tiles(findings: Findings) -> str:
         cost = tile("price with the calls held", findings.price_held, "per call-minute")
     else:
         cost = tile("cost", lambda m: f"{m.cost:.2f}", "core-s per call-minute")
-    turns = sum(m.turns for m in results.measured.values())
+    tried = [m for m in results.measured.values() if m.runs]
+    turns = sum(m.turns for m in tried)
     spent = f"{len(search.trials)} runs, {turns} turns, {search.spent / 60:.0f} min"
     return (
         '<div class="tiles">'
@@ -81,7 +82,7 @@ def _tiles(findings: Findings) -> str:
         + cost
         + tile("calls held, of those tried", lambda m: results.held_shown(m.point))
         + tile("bad turns", lambda m: f"{m.bad} of {m.turns}")
-        + _tile("configurations", str(len({point for point, _ in results.measured})), spent)
+        + _tile("configurations", str(len({m.point for m in tried})), spent)
         + "</div>"
     )
 
