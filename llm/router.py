@@ -8,7 +8,7 @@ breaks off then is an error, as it is with one upstream. Who is asked when is de
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -79,6 +79,7 @@ class Router:
     Attributes:
         upstreams: What is known of them, in order of preference.
         failovers: The latest.
+        switched: How often there was one, by who was asked first and who answered.
     """
 
     def __init__(self, engines: Sequence[Engine], policy: Policy | None = None) -> None:
@@ -90,6 +91,7 @@ class Router:
         self.about = engines[0].about
         self.upstreams = Upstreams(len(engines), policy or Policy())
         self.failovers: deque[Failover] = deque(maxlen=KEPT)
+        self.switched: Counter[tuple[str, str]] = Counter()
         self._running = False
         self._out: set[int] = set()
         self._mending: asyncio.Task[None] | None = None
@@ -147,6 +149,12 @@ class Router:
             await engine.stop()
         self._out.clear()
 
+    @property
+    def in_service(self) -> dict[str, bool]:
+        """Whether each upstream is asked, by its name."""
+        every = zip(self.engines, self.upstreams.all, strict=True)
+        return {engine.name: each.breaker is Breaker.CLOSED for engine, each in every}
+
     def open(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> "Thread":
         """Begin one answer to `items`; the upstream that will be asked may read ahead."""
         return Thread(self, items, tools)
@@ -168,6 +176,7 @@ class Router:
         """Remember a fail-over."""
         asked = tuple(self.engines[each].name for each in answer.asked)
         self.failovers.append(Failover(asked, self.engines[place].name, cost))
+        self.switched[asked[0], self.engines[place].name] += 1
         log.info(
             "%s answered instead of %s, after %.3f s", self.engines[place].name, asked[0], cost
         )

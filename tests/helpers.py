@@ -81,9 +81,10 @@ async def running(
     mind: llm.engine.Engine | None = None,
     mouth: tts.engine.Engine | None = None,
     agent: Agent | None = None,
+    port: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Running]:
-    """Serve on a free port of loopback; what is not given is a fake.
+    """Serve on a free port of loopback, or on `port`; what is not given is a fake.
 
     Nobody is refused by prediction, however busy the machine of the tests is.
     """
@@ -100,7 +101,7 @@ async def running(
     if mouth is not None or chosen["tts"] == "fake":
         server.mouth = mouth or FakeMouth(character=0.03)
     web = Web(server)
-    opened = listen("127.0.0.1", 0)
+    opened = listen("127.0.0.1", port)
     serving = asyncio.create_task(web.serve(sockets=[opened]))
     try:
         await server.start()

@@ -13,31 +13,8 @@ from voice import stubs
 from voice.bench_calls import _slope, faults
 from voice.callers import SAMPLES, Caller, Plan, Reply, Turn, babble, frames, hold, noisy, white
 from voice.settings import load
-from voice.sweep import Sweep
 
 from helpers import running, voiced
-
-
-@pytest.mark.parametrize(
-    ("results", "following"),
-    [
-        ([], 10),
-        ([(10, True)], 25),
-        ([(10, True), (25, False)], 15),
-        ([(10, True), (25, False), (15, True)], 20),
-        ([(10, True), (25, False), (15, True), (20, True)], None),
-        ([(10, False)], 5),
-        ([(10, False), (5, False)], None),
-        ([(10, True), (25, True)], None),
-    ],
-)
-def test_the_limit_is_found_in_steps_of_five(
-    results: list[tuple[int, bool]], following: int | None
-) -> None:
-    sweep = Sweep((10, 25))
-    for count, passed in results:
-        sweep.record(count, passed)
-    assert sweep.next() == following
 
 
 def test_frames_are_what_a_client_sends() -> None:

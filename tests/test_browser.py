@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 
 from browser.chromium import ALLOW, PROGRAM, REFUSE, Page, chromium
 from browser.desk import ABOUT, Event, desk
-from speech import RATE, Pcm, say, silence
+from browser.microphone import microphone
+from speech import say, silence
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="no chromium: apt-get install chromium"),
@@ -47,16 +47,6 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
     speech = np.concatenate([silence(6), say("I'd like to book an appointment."), silence(20)])
     async with chromium(tmp_path / "profile", ALLOW, microphone(tmp_path / "m.wav", speech)) as one:
         yield one
-
-
-def microphone(file: Path, speech: Pcm) -> str:
-    """Save what the user says, once, and return the flag that lets Chromium hear it."""
-    with wave.open(str(file), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes((speech * 32767).astype("<i2").tobytes())
-    return f"--use-file-for-fake-audio-capture={file}%noloop"
 
 
 async def words(page: Page, selector: str) -> list[str]:
@@ -169,6 +159,52 @@ async def test_the_waterfall_draws_each_stage_to_scale(page: Page) -> None:
             "405 ms",
             "800 ms",
         ]
+
+
+async def test_a_turn_over_its_own_budget_shows_the_stage_at_fault(page: Page) -> None:
+    stages = {"framing": 0.02, "jitter": 0.03, "vad": 0.06, "endpoint": 0.2, "llm": 0.3}
+    slow = {"type": "turn", "stages": stages, "total": 0.61, "budget": 0.6, "over": "llm"}
+    quick = {"type": "turn", "stages": {"endpoint": 0.2, "<b>": 0.01}, "total": 0.21, "over": ""}
+    async with desk([{"turn": 1, **slow}, {"turn": 2, "budget": 0.4, **quick}]) as server:
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelectorAll('#waterfall .row').length == 2")
+        faults, limits, bars = await page.run("""[
+            [...document.querySelectorAll('.bar.fault')].map(bar => bar.classList[1]),
+            [...document.querySelectorAll('.budget line')].map(line => line.x1.baseVal.value),
+            [...[...document.querySelectorAll('.row')].at(-1).querySelectorAll('.bar')]
+                .map(bar => bar.classList[1])]""")
+        assert faults == ["stage-llm"]
+        assert bars == ["stage-endpoint", "stage-other"]
+        start = await page.run("document.querySelector('#waterfall .bar').x.baseVal.value")
+        assert (limits[0] - start) / (limits[1] - start) == pytest.approx(1.5)
+        assert await words(page, ".total.over") == ["610"]
+        assert (await words(page, "#readout dd"))[-1] == "400 ms"
+
+
+async def test_the_server_is_told_when_an_answer_is_heard(page: Page) -> None:
+    async with desk(GREETING, BOOKING) as server:
+        server.words = 0.2
+        await page.open(server.url)
+        await page.click("#talk")
+        await page.until("document.querySelectorAll('.said.agent.final').length == 2")
+        while not (told := server.calls[0].received):
+            await asyncio.sleep(0.05)
+        assert [(one["type"], one["turn"]) for one in told] == [("played", 1)]
+        assert 0 < told[0]["late"] < 10
+
+
+async def test_several_commands_for_better_ears_can_be_copied_one_by_one(page: Page) -> None:
+    async with desk() as server:
+        await page.open(server.url)
+        await page.until("document.querySelectorAll('#parts code').length == 1")
+        assert "with one command:" in (await words(page, "#parts .better"))[0]
+        better = "voice models fetch whisper-small, then voice serve --asr whisper:small"
+        server.about["ears"]["better"] = better
+        await page.send("Page.reload")
+        await page.until("document.querySelectorAll('#parts code').length == 2")
+        assert "with these commands:" in (await words(page, "#parts .better"))[0]
+        assert await words(page, "#parts code") == better.split(", then ")
 
 
 async def test_the_axis_of_the_waterfall_grows_with_the_longest_turn(page: Page) -> None:

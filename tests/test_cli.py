@@ -31,7 +31,7 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models"]
+    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models", "trace"]
 )
 def test_every_command_has_help(command: str) -> None:
     done = voice(command, "--help")
@@ -59,6 +59,13 @@ def test_every_command_has_help(command: str) -> None:
         (["config"], {"VOICE_PROT": "1"}, "did you mean VOICE_PORT?"),
         (["call"], {}, "--say TEXT or --wav FILE"),
         (["call", "--say", "hi", "--url", "http://127.0.0.1:9"], {}, "start a server with voice"),
+        (["bench", "--find-capacity", "--budget", "0"], {}, "budget is 0 s; expected 0.05 to 30 s"),
+        (["bench", "--find-capacity", "--transport", "rtp"], {}, "measured by --transport webrtc"),
+        (
+            ["bench", "--find-capacity", "--url", "http://127.0.0.1:9"],
+            {},
+            "Is voice serve running?",
+        ),
         (["models", "fetch"], {}, "voice models fetch NAME, or --profile cpu"),
         (["models", "fetch", "xtts-v2"], {}, "accept it with --accept-licence"),
         (["models", "fetch", "--profile", "cup"], {}, "expected one of embedded, cpu, gpu"),

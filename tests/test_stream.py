@@ -430,10 +430,15 @@ async def test_health_and_metrics_tell_how_it_goes(tmp_path: Path) -> None:
             await settled(caller)
             await caller.say(voiced(), 16_000)
             assert await caller.until(lambda: bool(of_type(caller, "turn")), 5)
-            text = (await client.get("/metrics")).text
+            text = ""
+            async with asyncio.timeout(20):  # the record is written when the reply is over
+                while "voice_stage_seconds_sum" not in text:
+                    await asyncio.sleep(0.05)
+                    text = (await client.get("/metrics")).text
         assert "voice_calls_active 1.0" in text
         assert 'voice_calls_total{transport="websocket"} 1.0' in text
-        assert re.search(r'voice_stage_seconds_sum\{stage="endpoint"\} 0\.[2-9]', text)
+        assert re.search(r'voice_stage_seconds_sum\{[^}]*stage="endpoint"[^}]*\} 0\.[2-9]', text)
+        assert 'llm="fake",profile="embedded"' in text
 
 
 async def test_the_log_of_a_call_tells_what_happened(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latency.trace import STAGES, CallTrace, Moment, percentile
-from latency.waterfall import waterfall
 
 
 def traced(*marks: tuple[Moment, float]) -> CallTrace:
@@ -99,11 +98,3 @@ def test_percentile_is_by_nearest_rank() -> None:
     assert percentile(range(1, 101), 95) == 95
     with pytest.raises(ValueError, match="no values"):
         percentile([], 50)
-
-
-def test_a_waterfall_has_a_bar_a_stage_and_the_total() -> None:
-    lines = waterfall({"endpoint": 0.5, "asr": 0.1, "unattributed": -0.001}, width=10)
-    assert [line.split()[0] for line in lines] == ["endpoint", "asr", "unattributed", "total"]
-    assert lines[0].count("█") == 8
-    assert lines[1].endswith(" " * 8 + "██")
-    assert "599.0 ms" in lines[-1]

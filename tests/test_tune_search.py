@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from voice.tune_front import front, knee
+from voice.tune_front import front
 from voice.tune_runs import Goal, Ladder, Outcome, Value
 from voice.tune_search import CONFIRMED, LONG, Search, Trial
 
@@ -246,22 +246,6 @@ def test_the_front_is_what_nothing_else_beats() -> None:
     assert front([(1, 2, 3), (1, 2, 4), (0, 9, 9)]) == [0, 2]
     assert front([]) == []
     assert front([(math.inf, 1), (1, math.inf)]) == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("curve", "at"),
-    [
-        ([(1, 10), (2, 10), (3, 11), (4, 12), (5, 40), (6, 90)], 4),
-        ([(1, 1), (2, 2), (3, 3)], None),
-        ([(1, 1), (2, 2)], None),
-        ([(1, 5), (2, 4), (3, 3)], None),
-        ([(1, 10.0), (2, 10.0), (3, 10.5)], None),
-    ],
-)
-def test_the_knee_is_where_a_curve_bends_up(
-    curve: list[tuple[float, float]], at: float | None
-) -> None:
-    assert knee(curve, 100.0) == at
 
 
 def test_a_run_that_other_work_disturbed_is_made_again_and_then_does_not_count() -> None:

@@ -27,7 +27,6 @@ from voice import bench_server
 from voice.callers import RATE, Plan, Turn, babble, hold, noisy, white
 from voice.calling import synthesise
 from voice.settings import from_process
-from voice.sweep import BAD, SLOWER, Sweep
 
 UTTERANCES = (
     "Could you please tell me the time in London?",
@@ -38,9 +37,6 @@ UTTERANCES = (
 
 BABBLE = ("en-us+f2", "en-us+m2", "en-us+m7", "en-us+f5")
 """espeak-ng voices of the babble in the background."""
-
-COUNTS = (10, 25, 50, 75, 100, 150, 200, 300)
-"""Calls at once, until one fails."""
 
 REAL_PERIOD = 15.0
 """Seconds from one utterance to the next where engines are real, at the least: their voice decides
@@ -148,26 +144,6 @@ async def interruptions(conditions: Conditions, turns: int, console: Console) ->
         0.0 if t.early is None else t.early - t.started for t in caller.turns[1:] if t.interrupting
     ]
     _print(console, row | _percentiles(every, (50, 95)) | machine())
-
-
-async def capacity(conditions: Conditions, turns: int, console: Console) -> None:
-    """Find the most calls on one core; print one JSON line for each number that was tried.
-
-    Raises:
-        RuntimeError: If not even one call goes well.
-    """
-    sweep = Sweep(COUNTS)
-    one = await _run(conditions, 1, max(turns, 8))
-    _print(console, one)
-    if (base := one.get("p50")) is None:
-        raise RuntimeError("not even one call goes well: see the line above")
-    while (count := sweep.next()) is not None:
-        row = await _run(conditions, count, turns)
-        few_bad = row["bad_turns"] <= BAD * row["turns"]
-        passed = few_bad and not row["lost"] and row.get("p95", math.inf) <= base + SLOWER * 1000
-        sweep.record(count, passed)
-        _print(console, row | {"passed": passed})
-    _print(console, {"what": "capacity", "calls": sweep.passed, **conditions.described()})
 
 
 async def soak(conditions: Conditions, count: int, minutes: float, console: Console) -> None:

@@ -6,12 +6,16 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, process_time
 from typing import Any
 
 import httpx
+
+from voice.capacity import Used
+from voice.settings import LOOPBACK
 
 STARTED_WITHIN = 900.0
 """Seconds a server may take to be ready: a model of 8 B parameters is read and compiled for."""
@@ -46,15 +50,48 @@ class Measured:
         url: Its address.
         port: Its TCP port.
         process: Its number, None for a server that was there before.
+        data: Its directory, which goes with it; None likewise.
     """
 
     url: str
     port: int
     process: int | None
+    data: Path | None = None
 
     def usage(self) -> Usage:
         """Return what it uses now; nothing of a server that was there before."""
         return Usage(0.0, 0.0, 0) if self.process is None else usage(self.process)
+
+    @property
+    def seen(self) -> int | None:
+        """The process that listens there, None if it is not one of this machine."""
+        if self.process is not None:
+            return self.process
+        return listener(self.port) if httpx.URL(self.url).host in LOOPBACK else None
+
+
+class Meter:
+    """What a server uses between two moments, seen from the same machine."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self.cores = sorted(os.sched_getaffinity(process))
+        """Those that it may use."""
+        self.start()
+
+    def start(self) -> None:
+        """Measure from now on."""
+        self._at, self._cpu, self._own = monotonic(), usage(self._process).cpu, process_time()
+        self._busy = sum(map(busy_seconds, self.cores))
+
+    def read(self) -> Used:
+        """Return what was used since the start."""
+        now, seconds = usage(self._process), max(monotonic() - self._at, TICK**-1)
+        busy = sum(map(busy_seconds, self.cores)) - self._busy
+        cores = (now.cpu - self._cpu) / seconds
+        beside = os.sched_getaffinity(0) & set(self.cores)  # where its callers work, too
+        own = (process_time() - self._own) / seconds if beside else 0.0
+        return Used(cores, len(self.cores), now.memory, max(0.0, busy / seconds - cores - own))
 
 
 def usage(process: int) -> Usage:
@@ -74,6 +111,44 @@ def usage(process: int) -> Usage:
     return Usage(cpu, memory / 1e6, files)
 
 
+def busy_seconds(core: int) -> float:
+    """Return for how long a core has worked so far, for whomever."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *times = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _, _, *more = map(int, times)
+            return (user + nice + system + sum(more[:3])) / TICK
+    return 0.0
+
+
+def listener(port: int) -> int | None:
+    """Return the process of this machine that listens on a TCP port, None if it cannot be seen.
+
+    Of several, the one that was there first: the others are its children.
+    """
+    sockets = {
+        f"socket:[{row[9]}]"
+        for table in ("tcp", "tcp6")
+        for row in map(str.split, _lines(Path(f"/proc/net/{table}"))[1:])
+        if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+    }
+    numbers = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return next((number for number in numbers if sockets & _open_files(number)), None)
+
+
+def _open_files(process: int) -> set[str]:
+    found = set()
+    with suppress(OSError):  # it has just ended, or is somebody else's
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):  # that one was just closed
+                found.add(str(file.readlink()))
+    return found
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
 def apart() -> tuple[set[int], set[int]]:
     """Return the cores for a server and for its callers: the last one, and the one before."""
     return {CORES[-1]}, {CORES[-2] if len(CORES) > 1 else CORES[-1]}
@@ -91,7 +166,9 @@ async def server(
         RuntimeError: If it does not get ready.
     """
     if url:
-        yield Measured(url, httpx.URL(url).port or 80, None)
+        place = httpx.URL(url)
+        port = place.port or (443 if place.scheme == "https" else 80)
+        yield Measured(url, port, None)
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -111,7 +188,7 @@ async def server(
         address = f"http://127.0.0.1:{port}"
         try:
             await _ready(address, process)
-            yield Measured(address, port, process.pid)
+            yield Measured(address, port, process.pid, Path(data))
         finally:
             if process.returncode is None:
                 process.terminate()

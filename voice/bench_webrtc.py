@@ -11,8 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,20 +25,17 @@ from transport.webrtc import answer
 from voice import bench_server
 from voice.bench_calls import UTTERANCES, Conditions, machine, noise, spoken
 from voice.callers import RATE
-from voice.sweep import BAD, SLOWER, Sweep
+from voice.capacity import BAD, SLOWER
 from voice.webrtc_callers import SAMPLES, Caller, Loop, Pump, calls, make_loop
-
-COUNTS: Final = (10, 25, 45, 60, 80, 100, 130, 170, 220)
-"""Calls at once, until one fails."""
 
 MOST_LAG = 1920
 """Samples at `SPEAKING_RATE` by which what is heard may lag: two frames."""
 
 
 async def held(conditions: Conditions, counts: Sequence[int], turns: int, console: Console) -> None:
-    """Measure with each number of calls in `counts`, or, without any, search for the most.
+    """Measure with each number of calls in `counts`.
 
-    Prints one JSON line for each, the one-way delay first.
+    Prints one JSON line for each, after the one-way delay and one call alone.
 
     Raises:
         RuntimeError: If the server does not get ready, or refuses a call.
@@ -54,14 +50,11 @@ async def held(conditions: Conditions, counts: Sequence[int], turns: int, consol
         idle = server.usage().memory
         alone = await _measure(server, idle, 1, max(turns, 8), loop, conditions)
         _print(console, alone)
-        sweep, given = Sweep(COUNTS), iter(counts)
-        while (count := next(given, None) if counts else sweep.next()) is not None:
+        for count in counts:
             row = await _measure(server, idle, count, turns, loop, conditions)
             slow = not row["turns"] or row.get("p95", 0) > alone["p50"] + 1000 * SLOWER
             bad = sum(row["bad"].values()) > BAD * row["turns"]
-            row["passed"] = not (slow or bad or row["lost_calls"])
-            sweep.record(count, row["passed"])
-            _print(console, row)
+            _print(console, row | {"passed": not (slow or bad or row["lost_calls"])})
 
 
 async def _post(http: httpx.AsyncClient, url: str, offer: str) -> str:
@@ -100,13 +93,13 @@ async def _measure(
                 caller.score.turns = caller.missing = 0
             pump.late = 0.0
             cpu, driver = server.usage().cpu, time.process_time()
-            busy = busy_seconds(core)
+            busy = bench_server.busy_seconds(core)
             began = time.monotonic()
             await asyncio.sleep(turns * turn)
             window = time.monotonic() - began
             used = server.usage()
             cpu, driver = used.cpu - cpu, time.process_time() - driver
-            others = busy_seconds(core) - busy - cpu
+            others = bench_server.busy_seconds(core) - busy - cpu
             lost = sum(not caller.connected for caller in callers)
             scores = [caller.score for caller in callers]
     gaps = [gap for score in scores for gap in score.gaps]
@@ -214,16 +207,6 @@ def _lag(loop: Loop, heard: Pcm) -> float:
     length = min(loop.spoken * SAMPLES, len(fine) - begin - MOST_LAG)
     fits = [np.dot(fine[begin + lag :][:length], loop.pcm[:length]) for lag in range(MOST_LAG)]
     return int(np.argmax(fits)) / SPEAKING_RATE
-
-
-def busy_seconds(core: int) -> float:
-    """Return for how long a core has worked so far, for whomever."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *times = line.split()
-        if name == f"cpu{core}":
-            user, nice, system, _, _, *more = map(int, times)
-            return (user + nice + system + sum(more[:3])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
 
 
 def _print(console: Console, row: Mapping[str, Any]) -> None:

@@ -3,15 +3,18 @@
 A caller sends frames that were encoded beforehand, 20 ms every 20 ms, and looks at
 what comes back only as far as needed: is it sound, how long, when. Voice-to-voice
 runs from the write of the frame that ends with the last speech sample to the first
-audible message received. Noise, where wanted, goes on through speech and silence.
+audible message received; where it is `stamped`, from that sample on the microphone's
+clock to the first audible sample as the kernel received it. Noise, where wanted, goes on
+through speech and silence.
 """
 
 import asyncio
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from websockets.client import ClientProtocol
@@ -21,110 +24,36 @@ from websockets.uri import parse_uri
 
 from transport.audio import Pcm, to_pcm16
 from transport.line import FRAME
+from voice.arrivals import StampedWire
+from voice.packet_timer import PacketTimer
+from voice.talker import AUDIBLE as AUDIBLE
+from voice.talker import BUFFER as BUFFER
+from voice.talker import GIVE_UP as GIVE_UP
+from voice.talker import Plan as Plan
+from voice.talker import Reply as Reply
+from voice.talker import Speech as Speech
+from voice.talker import Talker
+from voice.talker import Turn as Turn
 
 RATE = 16_000
 SAMPLES = round(RATE * FRAME)
 
-BUFFER = 0.06
-"""Seconds that the listener holds a reply's first audio before it plays it."""
-
-AUDIBLE = 256
-"""Peak, of 32768, from which a message is sound and not silence (-42 dBFS)."""
-
-GIVE_UP = 6.0
-"""Seconds without an answer after which a caller speaks again."""
-
 NOISE_LOOP = 5.0
 """Seconds after which noise repeats."""
 
+Heed = Callable[["Caller", Mapping[str, Any]], None]
+"""Takes the JSON events that a caller is told."""
 
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """An utterance as WebSocket frames, ending exactly on its last speech sample."""
-
-    frames: Sequence[bytes]
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return len(self.frames) * FRAME
+Delay = Callable[[], float]
+"""Returns by how many seconds the network holds up the next packet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What every caller of a run does.
+class Connection(Protocol):
+    """What a caller needs of its connection; see `asyncio.Transport`."""
 
-    Attributes:
-        speech: Utterances, taken in turn.
-        silence: Frames between them, over and over.
-        turns: Turns of each caller; it goes on speaking until it is hung up.
-        period: Seconds from one utterance to the next; 0 begins it `pause` after the reply.
-        interrupt: Every how many turns the caller speaks `barge_after` into the reply; 0 never.
-        barge_after: Seconds of the reply that are heard before an interruption.
-        pause: Seconds between a reply's end and the next utterance.
-        patient: Whether an utterance that `period` makes due waits for `pause` after the reply's
-            end, too: where nobody knows beforehand how long replies are.
-    """
+    def write(self, data: bytes) -> None: ...
 
-    speech: Sequence[Speech]
-    silence: Sequence[bytes]
-    turns: int
-    period: float = 5.22
-    interrupt: int = 0
-    barge_after: float = 1.0
-    pause: float = 0.7
-    patient: bool = False
-
-
-@dataclass(slots=True)
-class Reply:
-    """The agent's sound after one turn, as a listener with a fixed buffer plays it.
-
-    Attributes:
-        first: When its first message came.
-        last: When its last did.
-        play_end: When all that came will have been played.
-        seconds: How much came.
-        underruns: How often the listener ran dry within it.
-    """
-
-    first: float
-    last: float = 0.0
-    play_end: float = 0.0
-    seconds: float = 0.0
-    underruns: int = 0
-
-    def add(self, seconds: float, now: float) -> None:
-        """Take one message of sound that came at `now`."""
-        if not self.seconds:
-            self.play_end = now + BUFFER
-        elif now > self.play_end:
-            self.underruns += 1
-            self.play_end = now
-        self.play_end += seconds
-        self.seconds += seconds
-        self.last = now
-
-
-@dataclass(slots=True)
-class Turn:
-    """What happened in one turn; monotonic times in seconds.
-
-    Attributes:
-        number: Which turn of its caller.
-        started: When the first frame of the utterance was sent.
-        ended: When the last one was.
-        interrupting: Whether it began in the middle of a reply.
-        reply: The sound that answered it.
-        early: When sound of the agent came last while the caller spoke.
-    """
-
-    number: int
-    started: float
-    ended: float | None = None
-    interrupting: bool = False
-    reply: Reply | None = None
-    early: float | None = None
+    def close(self) -> None: ...
 
 
 def frames(pcm: Pcm) -> list[bytes]:
@@ -166,48 +95,80 @@ def babble(voices: Sequence[Pcm], level_db: float) -> Pcm:
 class Caller(asyncio.Protocol):
     """A call: speaks the plan's utterances, and goes on after its last turn until hung up."""
 
-    def __init__(self, address: str, plan: Plan, offset: float) -> None:
-        """Call `address` (ws://…) and begin to speak `offset` seconds after the call's begin."""
-        self.turns: list[Turn] = []
+    def __init__(
+        self,
+        address: str,
+        plan: Plan,
+        offset: float,
+        *,
+        first: int = 0,
+        exact: bool = False,
+        heed: Heed | None = None,
+        delay: Delay | None = None,
+    ) -> None:
+        """Call `address` (ws://…) and begin to speak `offset` seconds after the call's begin.
+
+        It says the plan's utterances from place `first` on, sends by an `exact` timer or
+        the loop's, gives the events it is told to `heed`, and packets are held up by `delay`,
+        in their order.
+        """
+        self.talker = Talker(plan, first)
+        self.name = ""
+        """The call, as the server names it; known where somebody heeds the events."""
         self.lost = ""
         """Why the call ended before it was hung up, "" if it did not."""
         self.late = 0.0
         """The longest that a frame was sent after it was due, in seconds."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._plan, self._offset = plan, offset
+        self.delay = delay
+        """Holds up the packets; may change at any time."""
+        self._offset, self._heed = offset, heed
         self._protocol = ClientProtocol(parse_uri(address), max_size=2**24)
+        self._error = ""
         self._begin = 0.0
-        self._sent = 0
-        self._base = 0
-        self._silent = 0
-        self._timer: asyncio.Handle | None = None
+        self._held: deque[tuple[float, bytes]] = deque()
+        self._timer = PacketTimer(self._tick, exact=exact)
         self._hung_up = False
+
+    @property
+    def turns(self) -> list[Turn]:
+        """What happened, turn by turn."""
+        return self.talker.turns
+
+    @property
+    def read_late(self) -> float:
+        """The longest that something waited for this process to read it; 0 if unknown."""
+        return self._wire.read_late if isinstance(self._wire, StampedWire) else 0.0
 
     # The wire.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport | StampedWire) -> None:
         """Ask for the WebSocket."""
-        self._wire = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._wire = cast(Connection, transport)
         self._protocol.send_request(self._protocol.connect())
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the server has ended the call."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.close()
         if not self._hung_up:
-            self.lost = self.lost or "the server closed the connection"
+            self.lost = self.lost or self._error or "the server closed the connection"
         self._finish()
 
     def data_received(self, data: bytes) -> None:
         """Take what the server sent."""
-        now = monotonic()
+        self.take(data, monotonic())
+
+    def take(self, data: bytes, now: float) -> None:
+        """Take what the server sent and was received at `now`."""
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Response):
-                self._opened(now)
+                self._opened(monotonic())
             elif isinstance(event, Frame) and event.opcode is Opcode.BINARY:
                 self._hear(event.data, now)
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT and self._heed:
+                self._read(self._heed, event.data)
         self._flush()
 
     def _opened(self, now: float) -> None:
@@ -216,7 +177,7 @@ class Caller(asyncio.Protocol):
             self._wire.close()
             return
         self._begin = now + 1.0 + self._offset
-        self._timer = asyncio.get_running_loop().call_at(self._begin, self._tick)
+        self._timer.set(self._begin)
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
@@ -226,8 +187,7 @@ class Caller(asyncio.Protocol):
     def hang_up(self) -> None:
         """End the call."""
         self._hung_up = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.close()
         self._wire.close()
 
     def _finish(self) -> None:
@@ -237,72 +197,48 @@ class Caller(asyncio.Protocol):
     # Listening.
 
     def _hear(self, data: bytes | bytearray | memoryview, now: float) -> None:
-        if not self.turns:
-            return
-        turn, seconds = self.turns[-1], len(data) / 2 / RATE
-        if max(memoryview(data).cast("h"), default=0) < AUDIBLE:
-            if turn.ended is not None and turn.reply is not None:
-                turn.reply.add(seconds, now)  # a voice has pauses: they are played like the rest
-            return
-        if turn.ended is not None:
-            if turn.reply is None:
-                turn.reply = Reply(now)
-            turn.reply.add(seconds, now)
-            return
-        turn.early = now
-        if len(self.turns) > 1 and (reply := self.turns[-2].reply) is not None:
-            reply.add(seconds, now)
+        seconds = len(data) / 2 / RATE
+        loud: float | None = None
+        if self.talker.listens_closely:
+            samples = np.frombuffer(data, "<i2").astype(np.int32)
+            found = np.flatnonzero(np.abs(samples) >= AUDIBLE)
+            if len(found):
+                loud = int(found[0]) / RATE
+        elif max(memoryview(data).cast("h"), default=0) >= AUDIBLE:
+            loud = 0.0
+        self.talker.hear(seconds, loud, now)
+
+    def _read(self, heed: Heed, data: bytes | bytearray | memoryview) -> None:
+        event = json.loads(bytes(data))
+        if event.get("type") == "start":
+            self.name = event["call"]
+        elif event.get("type") == "error":
+            self._error = str(event.get("message", ""))
+        heed(self, event)
 
     # Speaking.
 
     def _tick(self) -> None:
         """Send every frame that is due."""
         now = monotonic()
-        due = self._begin + self._sent * FRAME
-        self.late = max(self.late, now - due)
+        due = self._begin + self.talker.sent * FRAME
+        if due <= now:
+            self.late = max(self.late, now - due)
         while due <= now:
-            self._wire.write(self._next(now))
-            due = self._begin + self._sent * FRAME
-        self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+            self._send(self.talker.next(now, due), due)
+            due = self._begin + self.talker.sent * FRAME
+        if self.talker.done:
+            self._finish()
+        while self._held and self._held[0][0] <= now:
+            self._wire.write(self._held.popleft()[1])
+        self._timer.set(min(due, self._held[0][0]) if self._held else due)
 
-    def _next(self, now: float) -> bytes:
-        """Return the frame that is due, beginning a turn when its time has come."""
-        plan = self._plan
-        if self._time_to_speak(now):
-            interrupting = bool(self.turns) and self._interrupts(self.turns[-1].number + 1)
-            self._base = self._sent
-            self.turns.append(Turn(len(self.turns), now, interrupting=interrupting))
-            if len(self.turns) > plan.turns:
-                self._finish()
-        turn = self.turns[-1]
-        speech = plan.speech[turn.number % len(plan.speech)].frames
-        position = self._sent - self._base
-        self._sent += 1
-        if position < len(speech):
-            if position == len(speech) - 1:
-                turn.ended = now
-            return speech[position]
-        self._silent += 1
-        return plan.silence[self._silent % len(plan.silence)]
-
-    def _interrupts(self, number: int) -> bool:
-        return bool(self._plan.interrupt) and number % self._plan.interrupt == 0
-
-    def _time_to_speak(self, now: float) -> bool:
-        if not self.turns:
-            return True
-        plan, turn = self._plan, self.turns[-1]
-        if plan.period and not plan.interrupt:
-            if self._sent - self._base < round(plan.period / FRAME):
-                return False
-            return not (plan.patient and turn.reply and now <= turn.reply.play_end + plan.pause)
-        if turn.ended is None:
-            return False
-        if turn.reply is None:
-            return now - turn.ended > GIVE_UP
-        if self._interrupts(turn.number + 1):
-            return now - turn.reply.first >= plan.barge_after
-        return now > turn.reply.play_end + plan.pause
+    def _send(self, frame: bytes, due: float) -> None:
+        if self.delay is None and not self._held:
+            self._wire.write(frame)
+            return
+        leaves = due + (self.delay() if self.delay is not None else 0.0)
+        self._held.append((max(leaves, self._held[-1][0] if self._held else 0.0), frame))
 
 
 async def hold(
@@ -314,21 +250,24 @@ async def hold(
     path: str = "/v1/stream?rate=16000",
     begun: Callable[[], None] = lambda: None,
     limit: float = math.inf,
+    stamped: bool = False,
+    heed: Heed | None = None,
 ) -> list[Caller]:
     """Hold `count` calls until each has had its turns; return them, hung up.
 
     They begin spread evenly over a turn, so that the load is steady; `begun` is called when
-    all have. `limit` is in seconds.
+    all have. `limit` is in seconds. `stamped` calls send and receive by the kernel's clock, and
+    begin with different utterances; their events go to `heed`.
 
     Raises:
         OSError: If nobody listens there.
     """
-    loop = asyncio.get_running_loop()
-    callers = []
+    callers: list[Caller] = []
     for number in range(count):
         spread = (plan.period or 5.0) * number / count + 0.007 * (number % 3)
-        caller = Caller(f"ws://{host}:{port}{path}", plan, spread)
-        await loop.create_connection(lambda caller=caller: caller, host, port)  # type: ignore[misc]
+        caller = await place(
+            host, port, plan, spread, number, path=path, stamped=stamped, heed=heed
+        )
         callers.append(caller)
         await asyncio.sleep(0.02)
     await asyncio.sleep((plan.period or 5.0) + 1.5)
@@ -340,3 +279,31 @@ async def hold(
         caller.hang_up()
     await asyncio.sleep(0.2)
     return callers
+
+
+async def place(
+    host: str,
+    port: int,
+    plan: Plan,
+    offset: float,
+    number: int,
+    *,
+    path: str = "/v1/stream?rate=16000",
+    stamped: bool = False,
+    heed: Heed | None = None,
+    delay: Delay | None = None,
+) -> Caller:
+    """Place one call, the run's `number`th, that speaks from `offset` seconds on; see `hold`.
+
+    Raises:
+        OSError: If nobody listens there.
+    """
+    address = f"ws://{host}:{port}{path}"
+    if stamped:
+        caller = Caller(address, plan, offset, first=number, exact=True, heed=heed, delay=delay)
+        wire = await StampedWire.connect(host, port, caller.take, caller.connection_lost)
+        caller.connection_made(wire)
+    else:
+        caller = Caller(address, plan, offset, heed=heed, delay=delay)
+        await asyncio.get_running_loop().create_connection(lambda: caller, host, port)
+    return caller

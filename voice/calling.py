@@ -17,12 +17,16 @@ from latency.waterfall import waterfall
 from transport.audio import Pcm, from_pcm16, to_pcm16
 from tts.espeak import Espeak
 from voice.client import Caller, Event, dial
+from voice.drawing import painted
 
 RATE = 16_000
 """Sample rate of calls placed here, in hertz."""
 
 LONGEST_LINE = 60.0
 """Seconds to wait for the agent to finish what it says."""
+
+INDENT, WIDEST = 6, 120
+"""Columns before a drawing, and in which it ends."""
 
 ANSWER = 15.0
 """Seconds to wait for an answer to begin."""
@@ -48,9 +52,10 @@ class Printer:
                     f"[yellow]tool[/]  {name} {escape(str(arguments))} → {escape(str(result))}",
                     highlight=False,
                 )
-            case {"type": "turn", "stages": dict(stages)}:
-                for line in waterfall(stages):
-                    self._console.print(f"      [dim]{line}[/]", highlight=False)
+            case {"type": "turn", "stages": dict()}:
+                width = min(self._console.width, WIDEST) - INDENT
+                drawn = painted(self._console, waterfall(event, width), INDENT)
+                self._console.print(drawn, end="")
             case {"type": "error", "message": str(message)}:
                 self._console.print(f"[red]error[/] {escape(message)}", highlight=False)
             case {"type": "choices", "choices": list(choices)} if choices:

@@ -1,5 +1,6 @@
 """The `voice` command."""
 
+import asyncio
 import math
 import sys
 from collections.abc import Coroutine
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voice import __version__, models_cli, settings, tune_cli
+from voice import __version__, models_cli, settings, trace_cli, tune_cli
 
 app = typer.Typer(
     name="voice",
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models_cli.app)
+app.add_typer(trace_cli.app)
 app.command()(tune_cli.tune)
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
@@ -167,6 +169,33 @@ def bench(
         str, typer.Option(help="llm, asr or tts: that engine alone, beside its naive baseline.")
     ] = "",
     model: Annotated[str, typer.Option(help="With --engine: the model's directory.")] = "",
+    find_capacity: Annotated[
+        bool,
+        typer.Option("--find-capacity", help="How many calls hold the budget, the knee, the cost."),
+    ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="With --find-capacity: seconds of voice-to-voice (budget.total: 0.8)."),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option(help="With --find-capacity: of a hundred turns (budget.percentile: 95)."),
+    ] = None,
+    most: Annotated[int, typer.Option(help="With --find-capacity: the most calls to try.")] = 500,
+    period: Annotated[
+        float,
+        typer.Option(
+            help="With --find-capacity: seconds from one utterance of a caller to its next; "
+            "0: 5.22 with bench, else 15."
+        ),
+    ] = 0.0,
+    cost_per_hour: Annotated[
+        float | None,
+        typer.Option(help="With --find-capacity: price of what the server runs on."),
+    ] = None,
+    only_json: Annotated[
+        bool, typer.Option("--json", help="With --find-capacity: print the line of JSON alone.")
+    ] = False,
 ) -> None:
     """Measure voice-to-voice latency from the waveforms; prints one JSON line a run."""
     from voice.bench import bench as measure
@@ -176,6 +205,27 @@ def bench(
 
         _run(compare(engine, model, calls or [8], turns, out))
         return
+    if find_capacity or (profile == "bench" and what == "capacity"):
+        from voice.bench_calls import Conditions
+        from voice.find_capacity import Inquiry, asked, find
+
+        goal, per_hour = asked(budget, percentile, cost_per_hour)
+        inquiry = Inquiry(
+            goal=goal if find_capacity else None,
+            transport=transport,
+            url=url,
+            key=key,
+            profile=profile,
+            conditions=Conditions(
+                reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
+            ),
+            period=period,
+            turns=turns,
+            most=most,
+            per_hour=per_hour,
+        )
+        _run(find(inquiry, err, out, only_json=only_json))
+        return
     if profile == "embedded":
         _run(measure(url, key, calls or [1, 16], turns, out))
         return
@@ -184,6 +234,12 @@ def bench(
     conditions = bench_calls.Conditions(
         reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
     )
+    if what == "trace":
+        from voice.bench_trace import COUNTS, trace
+
+        # On asyncio's own loop: uvloop does not tell when the kernel received a datagram.
+        asyncio.run(trace(conditions, calls or COUNTS, turns, transport, out))
+        return
     if what == "overload":
         from voice.bench_overload import CAPACITY, overload
 
@@ -192,10 +248,9 @@ def bench(
     if transport == "webrtc":
         from voice.bench_webrtc import held
 
-        if what not in ("latency", "capacity"):
+        if what != "latency":
             raise ValueError(f"--what is {what!r}; over WebRTC it is latency or capacity")
-        counts = [] if what == "capacity" else calls or [1, 25]
-        _run(held(conditions, counts, turns, out))
+        _run(held(conditions, calls or [1, 25], turns, out))
         return
     if transport != "websocket":
         raise ValueError(f"--transport is {transport!r}; expected websocket or webrtc")
@@ -204,8 +259,6 @@ def bench(
             _run(bench_calls.latency(conditions, calls or [1, 50], turns, out))
         case "barge-in":
             _run(bench_calls.interruptions(conditions, turns, out))
-        case "capacity":
-            _run(bench_calls.capacity(conditions, turns, out))
         case "pauses":
             from voice.bench_pauses import pauses
 

@@ -174,6 +174,11 @@ class Host:
         said = first.exception() or first.result()
         return f"{waits[first]} has failed: {said}".removeprefix(" has failed: ")
 
+    def faring(self) -> dict[str, Json]:
+        """Return how the engines fare: their work on the device by kind, and a mind's load."""
+        device = self._turns.stats() if hasattr(self._turns, "stats") else {}
+        return {"device": dict(device), "load": getattr(self.mind, "load", None)}
+
     def receive(self, kind: Kind, number: int, value: Json, raw: bytearray) -> None:
         """Take one message; what it asks for happens in a task, or now if it is but a moment."""
         try:

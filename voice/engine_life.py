@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llm.engine import Json
@@ -73,6 +73,7 @@ class Life(asyncio.Protocol):
         ready: What the process says of its engines, once they are loaded.
         lost: Done once it is of no use any more: it has ended, or said that it is about to.
         reason: Why, in its own words, "" if it said nothing.
+        faring: How its engines fared when they were last asked (`Kind.PONG`).
         heard: Whether anything came over the socket since this was last set to False.
     """
 
@@ -84,6 +85,7 @@ class Life(asyncio.Protocol):
         self.ready: asyncio.Future[Json] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.reason = ""
+        self.faring: Mapping[str, Json] = {}
         self.heard = False
         self.output = Output()
         self._deliver, self._died = deliver, died
@@ -169,8 +171,8 @@ class Life(asyncio.Protocol):
                     self.ready.set_result(value)
                 case (Kind.FAILED, 0, str(reason), _):
                     self.give_up(reason)
-                case (Kind.PONG, *_):
-                    pass
+                case (Kind.PONG, _, value, _):
+                    self.faring = value or {}
                 case _:
                     self._deliver(message)
 

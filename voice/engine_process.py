@@ -110,6 +110,11 @@ class EngineProcess:
         """Process id, 0 while it does not run."""
         return self._life.process.pid if self._life is not None else 0
 
+    @property
+    def faring(self) -> Mapping[str, Json]:
+        """How its engines fared when they were last asked, `BEAT` seconds ago at most."""
+        return self._life.faring if self._life is not None else {}
+
     async def start(self, user: object) -> None:
         """Start the process unless it runs; on return every engine in it is loaded and warm.
 

@@ -21,7 +21,7 @@ class Remote:
     def __init__(self, process: EngineProcess, name: str, room: Room) -> None:
         self.name = name
         self.about = f"{name}, which is not loaded."
-        self._process = process
+        self.process = self._process = process
         self._room = room
 
     @property

@@ -92,7 +92,7 @@ class Kind(IntEnum):
     WANT = 36
     """The mouth waits for the next phrase."""
     PONG = 37
-    """It does."""
+    """It does, and this is how its engines fare: device, load."""
 
 
 Message = tuple[Kind, int, Json, bytearray]

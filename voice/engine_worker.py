@@ -60,7 +60,7 @@ async def serve(wire: socket.socket) -> bool:
             case Kind.STOP:
                 stopped.set_result(None)
             case Kind.PING:
-                tell(Kind.PONG, 0)
+                tell(Kind.PONG, 0, host.faring())
             case _:
                 host.receive(*message)
 

@@ -1,14 +1,21 @@
 """The server's routes: calls over WebSocket and WebRTC, health, metrics, the page."""
 
 import asyncio
+import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response, WebSocket
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.staticfiles import StaticFiles
 
@@ -20,8 +27,17 @@ from voice.settings import LOOPBACK, ChoiceError, SessionSettings, names
 PAGE = Path(__file__).parent.parent / "demos" / "browser"
 """The demo page; a wheel has none."""
 
+DASHBOARD = Path(__file__).parent.parent / "latency" / "dashboard"
+"""The live page of turns, stages and tuner; a wheel has it too."""
+
 LONGEST_OFFER = 64 * 1024
 """Bytes of SDP that are read."""
+
+LONGEST_NUMBER = 15
+"""Digits of a record's number that are read."""
+
+AT_ONCE = 25
+"""Records written as JSON before the loop may do something else: 1 ms of a busy machine."""
 
 
 def refused(status: int, code: str, message: str, retry_after: int = 0) -> JSONResponse:
@@ -55,11 +71,35 @@ def create_app(server: Server) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         server.metrics.tasks.set(len(asyncio.all_tasks()))
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+        text = bytearray()
+        for piece in server.metrics.pieces():
+            text += piece
+            await asyncio.sleep(0)  # all at once, they would hold up the calls
+        return Response(bytes(text), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/about")
     async def about() -> dict[str, object]:
         return server.about()
+
+    @app.get("/v1/dashboard")
+    async def latest(since: str = "0") -> Response:
+        if not since.isascii() or not since.isdigit() or len(since) > LONGEST_NUMBER:
+            return refused(400, "bad_since", f"since is {since[:20]!r}; expected a record's seq")
+        if not server.settings.trace:
+            return refused(
+                404, "no_trace", "this server runs with trace = false: it has no records"
+            )
+        if server.steering is None:
+            return refused(503, "not_ready", "the engines are being loaded", 2)
+        snapshot = server.steering.snapshot(int(since))
+        return StreamingResponse(written(snapshot), media_type="application/json")
+
+    @app.get("/dashboard")
+    async def dashboard(request: Request) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"dashboard/{query}")  # relative: whatever stands in front
+
+    app.mount("/dashboard", StaticFiles(directory=DASHBOARD, html=True))
 
     @app.websocket("/v1/stream")
     async def stream(socket: WebSocket, rate: str = "16000") -> None:
@@ -82,7 +122,8 @@ def create_app(server: Server) -> FastAPI:
         except ChoiceError as error:
             await turn_away(socket, 1008, "bad_session", str(error))
             return
-        attach = partial(server.attach, chosen=chosen)
+        parent = socket.headers.get("traceparent", "")
+        attach = partial(server.attach, chosen=chosen, traceparent=parent)
         await websocket.serve(socket, int(rate), attach, gaps)
 
     @app.post("/v1/webrtc")
@@ -102,7 +143,8 @@ def create_app(server: Server) -> FastAPI:
                     )
             server.admit()
             text = body.decode()
-            attach = partial(server.attach, chosen=server.choose(choices(request)))
+            chosen, parent = server.choose(choices(request)), request.headers.get("traceparent", "")
+            attach = partial(server.attach, chosen=chosen, traceparent=parent)
             with server.setting_up():
                 peer = await webrtc.answer(text, attach, loopback=server.settings.host in LOOPBACK)
         except BusyError as busy:
@@ -134,6 +176,18 @@ def create_app(server: Server) -> FastAPI:
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
+
+
+async def written(snapshot: Mapping[str, Any]) -> AsyncIterator[str]:
+    """Write a snapshot as JSON, in pieces: calls that go on do not wait for its records."""
+    others = json.dumps({name: part for name, part in snapshot.items() if name != "records"})
+    yield f'{others[:-1]}, "records": ['
+    records = snapshot["records"]
+    for start in range(0, len(records), AT_ONCE):
+        piece = ",".join(map(json.dumps, records[start : start + AT_ONCE]))
+        yield f",{piece}" if start else piece
+        await asyncio.sleep(0)
+    yield "]}"
 
 
 def choices(connection: HTTPConnection) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from voice.admission import Admission
 from voice.agent import Agent
 from voice.calllog import CallLog
 from voice.crew import Crew
+from voice.exports import Exports
 from voice.knobs import Knobs, pins
 from voice.session import Session
 from voice.settings import SessionSettings, Settings
@@ -83,6 +85,7 @@ class Server:
         self.usual = SessionSettings(voice=voice, language=settings.language)
         """What a call has that chooses nothing."""
         self._log = CallLog(self._data / "calls")
+        self._exports = Exports(settings, self.metrics, self._log)
         self._crew: Crew | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -101,7 +104,15 @@ class Server:
             Resampler(self.mouth.rate, rate).push(np.zeros(self.mouth.rate // 20, np.float32))
         self.knobs = Knobs(self.settings, (self.ears, self.mind, self.mouth))
         if self.settings.trace:
-            self.steering = Steering(self.settings, self.knobs, self._data, self._machine)
+            self.steering = Steering(
+                self.settings,
+                self.knobs,
+                self._data,
+                self._machine,
+                partial(self._exports.take, ""),
+            )
+            for name, value in self.knobs.values.items():
+                self.metrics.turned(name, value)
         self._crew = Crew(
             ears=self.ears,
             mind=self.mind,
@@ -115,6 +126,13 @@ class Server:
             late=lambda: self.load.late,
             at_fault=self.steering.at_fault if self.steering else _nobody,
         )
+        self._exports.watch(
+            self.ears,
+            self.mind,
+            self.mouth,
+            self._split,
+            lambda: self.admission.predicted_p95,
+        )
         self._looking = asyncio.create_task(self._look())
         self._loaded = True
 
@@ -126,8 +144,8 @@ class Server:
             await asyncio.sleep(due - time.monotonic())
             now = time.monotonic()
             self.load.note(now - due, now)
+            self.metrics.looked(now - due, self.load.late)
             self.admission.look(now - due, self.calls, now)
-            self.metrics.late.set(self.load.late)
             due = now
 
     async def stop(self) -> None:
@@ -146,6 +164,11 @@ class Server:
         self._log.close()
         if self.steering is not None:
             self.steering.close()
+        await self._exports.close()
+
+    def _split(self) -> Mapping[str, float]:
+        """Return each stage's share of the budget, in seconds."""
+        return self.steering.budget.split if self.steering else {}
 
     def _machine(self) -> dict[str, Any]:
         """Return what a page shows of the machine."""
@@ -223,8 +246,12 @@ class Server:
         """
         return self.usual.changed(given, self.mouth.voices)
 
-    def attach(self, line: Line, chosen: SessionSettings | None = None) -> Call:
+    def attach(
+        self, line: Line, chosen: SessionSettings | None = None, traceparent: str = ""
+    ) -> Call:
         """Begin a call on `line`, with what it has `chosen`; `admit` has said that it may.
+
+        Its trace is a part of the one that `traceparent` names (W3C Trace Context), if it does.
 
         Raises:
             BusyError: If that has changed meanwhile.
@@ -232,11 +259,12 @@ class Server:
         self._check(len(self.sessions))
         assert self._crew is not None
         name = f"call_{secrets.token_hex(8)}"
-        note = self._noter(name, line.transport)
+        note = self._noter(name)
         session = Session(name, line, self._crew, self.settings, note, chosen or self.usual)
         self.sessions[name] = session
         self.metrics.calls.labels(line.transport).inc()
         self.metrics.active.inc()
+        self._exports.begin(name, line.transport, traceparent)
         task = asyncio.create_task(self._hold(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -256,8 +284,9 @@ class Server:
             self.metrics.ended.labels(reason).inc()
             self.metrics.underruns.inc(session.underruns)
             self._log.finish(session.name)
+            self._exports.finish(session.name)
 
-    def _noter(self, name: str, transport: str) -> Callable[[Mapping[str, Any]], None]:
+    def _noter(self, name: str) -> Callable[[Mapping[str, Any]], None]:
         """Return what takes the events of one call: the log and the counters."""
         metrics = self.metrics
 
@@ -266,8 +295,6 @@ class Server:
             if self.steering is not None:
                 self.steering.take(event)
             match event:
-                case {"type": "turn", "stages": stages, "total": total}:
-                    metrics.finished_turn(transport, stages, total)
                 case {"type": "captions", "interrupted": True}:
                     metrics.interrupted.inc()
                 case {"type": "resume"}:
@@ -280,6 +307,7 @@ class Server:
                     metrics.missed.inc()
                 case {"type": "tool"}:
                     metrics.tools.labels("failed" if "error" in event else "done").inc()
+            self._exports.take(name, event)
             if event.get("type") != "captions" or event.get("final"):
                 self._log.write(name, {"time": round(time.time(), 3), **event})
 

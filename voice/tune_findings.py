@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voice.tune_front import front, knee
+from voice.cost import price
+from voice.knee import knee
+from voice.tune_front import front
 from voice.tune_results import Results
 from voice.tune_runs import Ladder, Measured, Point, Value
 from voice.tune_search import Search
@@ -117,13 +119,13 @@ class Findings:
     def price(self, measured: Measured) -> float:
         """Return what a call-minute costs: the machine's price by its calls, or core-seconds."""
         if self.about.cost_per_hour:
-            return self.about.cost_per_hour / 60 / measured.calls
+            return price(self.about.cost_per_hour, measured.calls)
         return measured.cost
 
     def price_held(self, measured: Measured) -> str:
         """Return the price of a call-minute on a machine that has all the calls it holds."""
         held = self.results.held(measured.point)
-        return f"{self.about.cost_per_hour / 60 / held:.5f}" if held else "–"
+        return f"{price(self.about.cost_per_hour, held):.5f}" if held else "–"
 
     def levels(self, point: Point) -> list[Level]:
         """Return what is known of a configuration by its number of calls, fewest first."""

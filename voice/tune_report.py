@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from html import escape
 
+from voice.capacity import BAD
 from voice.tune_figures import by_calls, by_cost, front_of_three, knob
 from voice.tune_findings import Findings, shown_ms, shown_value, shown_values
 from voice.tune_results import LEAST_COST, LEAST_P, SURE
-from voice.tune_runs import BAD, Measured
+from voice.tune_runs import Measured
 from voice.tune_style import STYLE
 from voice.tune_tables import changes, every_configuration
 

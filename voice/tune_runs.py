@@ -4,15 +4,12 @@ import math
 from dataclasses import dataclass, field
 
 from latency.trace import percentile
+from voice.capacity import BAD
 
 Value = float | int | str | bool
 
 Point = tuple[int, ...]
 """A configuration: for each ladder the place of its value."""
-
-BAD = 0.02
-"""Share of turns that may go wrong, as in `voice bench`."""
-
 
 LATE = 0.06
 """Seconds by which callers may send late in a run that counts: as much as a listener holds."""

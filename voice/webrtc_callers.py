@@ -56,7 +56,7 @@ class Score:
     """What one caller hears, turn by turn. Pure: moments are seconds of any one clock.
 
     Attributes:
-        reply: Seconds that every reply lasts.
+        reply: Seconds that every reply lasts, 0 where nobody knows.
         gaps: From the last packet with speech to the first audible one, of each good turn.
         bad: Turns that were not, by reason.
         turns: Turns scored.
@@ -100,7 +100,8 @@ class Score:
                 return
             self._first, self._dry = now, now + JITTER_BUFFER
         elif now > self._dry:
-            if now - self._dry < SAME_REPLY and self._packets < self.reply / FRAME - 1:
+            goes_on = not self.reply or self._packets < self.reply / FRAME - 1
+            if now - self._dry < SAME_REPLY and goes_on:
                 self._spoiled = self._spoiled or "underrun"
             self._dry = now + JITTER_BUFFER
         self._packets += 1
@@ -164,30 +165,20 @@ class Nothing(MediaStreamTrack):
         await asyncio.get_running_loop().create_future()
 
 
-class Caller:
-    """One call.
+class Connection:
+    """A peer connection with one audio line and a channel for events."""
 
-    Attributes:
-        score: What it hears.
-        sent: When each packet was handed to the socket, where `keep` was asked for.
-        missing: Packets that never came.
-    """
-
-    def __init__(self, loop: Loop, reply: float, *, keep: bool = False) -> None:
-        self.score = Score(reply)
-        self.sent: list[float] | None = [] if keep else None
-        self.missing = 0
-        self._loop = loop
-        self._clock = time.monotonic
+    def __init__(
+        self,
+        take: Callable[[RtpPacket], None],
+        read: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Give `take` every audio packet, and `read` every event's text."""
+        self._take = take
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._sender = self._connection.addTrack(Nothing())
-        self._connection.createDataChannel(LABEL)
+        self._connection.createDataChannel(LABEL).on("message", read)
         self._wire: Wire | None = None
-        self._decoder = Decoder("opus")
-        self._expected: int | None = None
-        self._packets = 0
-        self._place = loop.spoken  # silence, until `speak_at`
-        self._speaks = False
 
     async def connect(self, post: Answerer) -> None:
         """Offer with `post`; return when connected.
@@ -205,12 +196,72 @@ class Caller:
         async with asyncio.timeout(CONNECTED_WITHIN):
             await connected.wait()
         media = next(m for m in SessionDescription.parse(sdp).media if m.kind == "audio")
-        self._wire = Wire(self._sender, connection.getReceivers()[0], media, self._hear)
+        self._wire = Wire(self._sender, connection.getReceivers()[0], media, self._take)
 
     @property
     def connected(self) -> bool:
         """Whether the call goes on."""
         return self._connection.connectionState == "connected"
+
+    @property
+    def datagrams(self) -> Any:
+        """The transport of the UDP socket under a connection that is connected."""
+        return self._protocol.transport
+
+    @datagrams.setter
+    def datagrams(self, transport: Any) -> None:
+        self._protocol.transport = transport
+
+    @property
+    def _protocol(self) -> Any:
+        return self._sender.transport.transport._connection._nominated[1].protocol
+
+    def send(self, payload: bytes, position: int) -> None:
+        """Send one packet whose first sample is at `position`; nothing before it is connected."""
+        if self._wire is not None:
+            self._wire.send(payload, position, marker=False)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._connection.close()
+
+
+class Caller:
+    """One call.
+
+    Attributes:
+        score: What it hears.
+        sent: When each packet was handed to the socket, where `keep` was asked for.
+        missing: Packets that never came.
+    """
+
+    def __init__(self, loop: Loop, reply: float, *, keep: bool = False) -> None:
+        self.score = Score(reply)
+        self.sent: list[float] | None = [] if keep else None
+        self.missing = 0
+        self._loop = loop
+        self._clock = time.monotonic
+        self._connection = Connection(self._hear)
+        self._connected = False
+        self._decoder = Decoder("opus")
+        self._expected: int | None = None
+        self._packets = 0
+        self._place = loop.spoken  # silence, until `speak_at`
+        self._speaks = False
+
+    async def connect(self, post: Answerer) -> None:
+        """Offer with `post`; return when connected.
+
+        Raises:
+            TimeoutError: If that takes more than `CONNECTED_WITHIN`.
+        """
+        await self._connection.connect(post)
+        self._connected = True
+
+    @property
+    def connected(self) -> bool:
+        """Whether the call goes on."""
+        return self._connection.connected
 
     def speak_after(self, frames: int) -> None:
         """Begin to speak `frames` from now, and in every turn after that."""
@@ -219,7 +270,7 @@ class Caller:
 
     def send(self) -> None:
         """Send the next packet."""
-        if self._wire is None:
+        if not self._connected:
             return
         loop, place = self._loop, self._place
         if place == 0:
@@ -227,7 +278,7 @@ class Caller:
         payload = loop.payloads[place if self._speaks and place >= 0 else -1]
         if self.sent is not None:
             self.sent.append(self._clock())
-        self._wire.send(payload, self._packets * SAMPLES, marker=False)
+        self._connection.send(payload, self._packets * SAMPLES)
         self._packets += 1
         if self._speaks:
             self._place = (place + 1) % len(loop.payloads) if place >= 0 else place + 1

@@ -6,9 +6,10 @@ import { Conversation } from "./conversation.js";
 import { element } from "./dom.js";
 import { Level } from "./level.js";
 import { openMicrophone, silence } from "./microphone.js";
+import { Playout } from "./playout.js";
 import { ask } from "./server.js";
 import { Trouble, ending, serverTrouble, unreachable } from "./trouble.js";
-import { BUDGET, Waterfall } from "./waterfall.js";
+import { Waterfall } from "./waterfall.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -28,7 +29,7 @@ let agent = { name: "Front desk", suggestions: [] };
 let captions = new Captions();
 let call = null;
 let microphone = null; // the stream; null for those who type
-let sound = null; // {context, you, agent}: made at the first press, as browsers demand
+let sound = null; // {context, you, agent, playout}: made at the first press, as browsers demand
 let upSince = 0; // ms, when the call came up
 let countdown = 0;
 
@@ -76,6 +77,7 @@ function hear(stream) {
       });
     });
   sound.agent.listen(stream);
+  sound.playout.listen(stream);
 }
 
 function weaken(weak) {
@@ -89,6 +91,7 @@ function over(reason, trouble = null) {
   call = null;
   useMicrophone(null);
   sound?.agent.listen(null);
+  sound?.playout.listen(null);
   if (reason === "hang_up") $("voice").srcObject = null;
   showChips([]);
   enter(wasUp ? "ended" : "idle", wasUp ? ending(reason) : undefined);
@@ -122,6 +125,7 @@ function receive(event) {
       conversation.tool(event);
       break;
     case "turn":
+      sound.playout.expect(event.turn);
       waterfall.add(event);
       summarise();
       break;
@@ -136,18 +140,19 @@ function receive(event) {
 }
 
 function summarise() {
-  const { median, count } = waterfall;
+  const { median, count, budget } = waterfall;
   $("timing-hint").hidden = true;
   const kind = element("span", { class: "median" }, count > 1 ? "median " : "");
   $("timing-sum").replaceChildren(kind, `${Math.round(median)} ms`);
-  $("timing-sum").classList.toggle("over", median > BUDGET);
+  $("timing-sum").classList.toggle("over", median > budget);
 }
 
 // ---- sound
 
 function makeSound() {
   const context = new AudioContext();
-  return { context, you: new Level(context), agent: new Level(context) };
+  const playout = new Playout(context, (turn, late) => call?.played(turn, late));
+  return { context, you: new Level(context), agent: new Level(context), playout };
 }
 
 function useMicrophone(stream) {
@@ -303,10 +308,12 @@ function part(title, { name, about, better } = {}) {
   const body = element("dd", {}, element("b", {}, name));
   if (about) body.append(element("p", {}, about));
   if (better) {
-    const [command, remark = ""] = better.split(/ {2,}/); // so that the command alone is copied
+    const [line, remark = ""] = better.split(/ {2,}/);
+    const commands = line.split(/, then /); // each alone, so that it can be copied
+    const how = commands.length > 1 ? "with these commands" : "with one command";
     body.append(
-      element("p", { class: "better" }, `Better ${title.toLowerCase()}, with one command:`),
-      element("code", { tabindex: 0 }, command),
+      element("p", { class: "better" }, `Better ${title.toLowerCase()}, ${how}:`),
+      ...commands.map((command) => element("code", { tabindex: 0 }, command)),
       element("p", {}, remark),
     );
   }

@@ -109,6 +109,11 @@ export class Call {
     this.#send({ type: "text", text });
   }
 
+  /** Tell that the first sound of a turn's answer was played, `late` s after its event. */
+  played(turn, late) {
+    if (this.#events?.readyState === "open") this.#send({ type: "played", turn, late });
+  }
+
   /** Typed words that were not sent, because the call never came up. */
   get unsent() {
     return this.#waiting.map((message) => JSON.parse(message).text).join(" ");

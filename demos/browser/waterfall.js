@@ -2,8 +2,8 @@
 
 import { element, svg } from "./dom.js";
 
-/** What an answer may take, in milliseconds: the server's default budget. */
-export const BUDGET = 800;
+/** What an answer may take, in milliseconds, unless its `turn` event says otherwise. */
+const BUDGET = 800;
 
 const ROW = 26; // px
 const BAR = 14;
@@ -12,34 +12,42 @@ const TOTALS = 58; // px right of it, for the turn's total
 const AXIS = 22; // px below the rows
 const MOST = 40; // rows kept
 
-/** Stages in the words of the page; the place of each is its colour. */
-const STAGES = {
-  endpoint: "end of turn",
-  asr: "hearing",
-  llm: "thinking",
-  first_phrase: "first phrase",
-  tools: "tools",
-  tts: "voice",
-  send: "sending",
-  unattributed: "not attributed",
-};
-const COLOURS = 10; // two more, for stages of which this page knows nothing
+/** Stages in the words of the page; each has a colour of its own. */
+const STAGES = new Map([
+  ["framing", "framing"],
+  ["jitter", "jitter buffer"],
+  ["vad", "detecting"],
+  ["endpoint", "end of turn"],
+  ["asr", "hearing"],
+  ["llm", "thinking"],
+  ["first_phrase", "first phrase"],
+  ["tools", "tools"],
+  ["tts", "voice"],
+  ["send", "sending"],
+  ["silence", "lead-in"],
+  ["unattributed", "not attributed"],
+]);
 
-/** Place the rows on an axis: pure, in ms. A turn is {turn, stages: [[name, ms]…], total}. */
+/**
+ * Place the rows on an axis: pure, in ms. A turn is {turn, stages: [[name, ms]…], total, budget,
+ * over}, where `over` is the stage at fault if it took too long.
+ */
 export function layout(turns) {
-  const lengths = turns.map(({ stages, total }) => Math.max(total, sum(stages)));
-  const longest = Math.max(BUDGET * 1.25, ...lengths);
+  const lengths = turns.map(({ stages, total, budget = BUDGET }) =>
+    Math.max(total, sum(stages), 1.25 * budget),
+  );
+  const longest = Math.max(...lengths);
   const step = [200, 250, 500, 1000, 2000, 5000, 10000].find((ms) => longest / ms <= 5) ?? 20000;
   const end = Math.ceil(longest / step) * step;
   const ticks = Array.from({ length: end / step + 1 }, (_, i) => i * step);
-  const rows = turns.map(({ turn, stages, total }) => {
+  const rows = turns.map(({ turn, stages, total, budget = BUDGET, over = "" }) => {
     let at = 0;
     const bars = stages.map(([name, ms]) => {
       const bar = { name, ms, from: at, to: at + Math.max(0, ms) };
       at = bar.to;
       return bar;
     });
-    return { turn, total, bars };
+    return { turn, total, budget, over, bars };
   });
   return { end, ticks, rows };
 }
@@ -48,7 +56,6 @@ export function layout(turns) {
 export class Waterfall {
   #turns = [];
   #chosen = null; // null follows the newest
-  #colours = new Map(Object.keys(STAGES).map((name, index) => [name, index]));
   #box;
   #readout;
 
@@ -58,13 +65,12 @@ export class Waterfall {
     new ResizeObserver(() => this.#draw()).observe(box);
   }
 
-  /** Add one `turn` event: stages and total in seconds. */
-  add({ turn, stages, total }) {
+  /** Add one `turn` event: stages, total and budget in seconds, `over` the stage at fault. */
+  add({ turn, stages, total, budget, over = "" }) {
     const ms = Object.entries(stages ?? {}).map(([name, seconds]) => [name, seconds * 1000]);
-    for (const [name] of ms) {
-      if (!this.#colours.has(name)) this.#colours.set(name, Math.min(this.#colours.size, COLOURS - 1));
-    }
-    this.#turns.push({ turn, stages: ms, total: (total ?? sum(ms) / 1000) * 1000 });
+    const whole = total === undefined ? sum(ms) : total * 1000;
+    const limit = budget > 0 ? budget * 1000 : BUDGET;
+    this.#turns.push({ turn, stages: ms, total: whole, budget: limit, over });
     this.#turns = this.#turns.slice(-MOST);
     this.#chosen = null;
     this.#draw();
@@ -83,6 +89,11 @@ export class Waterfall {
     return this.#turns.length;
   }
 
+  /** What the newest answer was allowed, in ms. */
+  get budget() {
+    return this.#turns.at(-1)?.budget ?? BUDGET;
+  }
+
   #draw() {
     const width = this.#box.clientWidth;
     if (!width || !this.#turns.length) return;
@@ -93,28 +104,34 @@ export class Waterfall {
     const bottom = rows.length * ROW;
     const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "list" });
 
+    const { budget } = this;
     for (const tick of ticks) {
       chart.append(svg("line", { class: "tick", x1: x(tick), x2: x(tick), y1: 0, y2: bottom }));
-      if (Math.abs(x(tick) - x(BUDGET)) < 32) continue; // the budget's own number stands there
+      if (Math.abs(x(tick) - x(budget)) < 32) continue; // the budget's own number stands there
       chart.append(svg("text", { class: "axis", x: x(tick), y: bottom + 15 }, String(tick)));
     }
     chart.append(svg("text", { class: "axis unit", x: width, y: bottom + 15 }, "ms"));
     rows.forEach((row, index) => chart.append(this.#row(row, index, x, width)));
+    const limits = rows.map((row, index) => {
+      const at = { x1: x(row.budget), x2: x(row.budget), y1: index * ROW, y2: (index + 1) * ROW };
+      return svg("line", at);
+    });
     chart.append(
       svg(
         "g",
         { class: "budget" },
-        svg("title", {}, `The budget: ${BUDGET} ms`),
-        svg("line", { x1: x(BUDGET), x2: x(BUDGET), y1: 0, y2: bottom }),
-        svg("text", { class: "axis", x: x(BUDGET), y: bottom + 15 }, String(BUDGET)),
+        svg("title", {}, `The budget: ${Math.round(budget)} ms`),
+        ...limits,
+        svg("text", { class: "axis", x: x(budget), y: bottom + 15 }, String(Math.round(budget))),
       ),
     );
     this.#box.replaceChildren(chart);
     this.#read();
   }
 
-  #row({ turn, total, bars }, index, x, width) {
+  #row({ turn, total, budget, over, bars }, index, x, width) {
     const numbers = bars.map(({ name, ms }) => `${words(name)} ${Math.round(ms)}`).join(", ");
+    const blame = over ? `. Over the budget: ${words(over)}` : "";
     const top = index * ROW;
     const row = svg(
       "g",
@@ -122,13 +139,13 @@ export class Waterfall {
         class: "row",
         role: "listitem",
         tabindex: 0,
-        "aria-label": `Turn ${turn}: ${Math.round(total)} ms. ${numbers}`,
+        "aria-label": `Turn ${turn}: ${Math.round(total)} ms. ${numbers}${blame}`,
       },
       svg("rect", { class: "hit", x: 0, y: top, width, height: ROW, rx: 5 }),
       svg("text", { class: "number", x: 6, y: top + 17 }, String(turn)),
       ...bars.map(({ name, from, to }) =>
         svg("rect", {
-          class: `bar stage-${this.#colours.get(name)}`,
+          class: `bar ${colour(name)}${name === over ? " fault" : ""}`,
           x: x(from),
           y: top + (ROW - BAR) / 2,
           width: Math.max(0, x(to) - x(from) - 1),
@@ -137,7 +154,7 @@ export class Waterfall {
       ),
       svg(
         "text",
-        { class: `total${total > BUDGET ? " over" : ""}`, x: width - 6, y: top + 17 },
+        { class: `total${over || total > budget ? " over" : ""}`, x: width - 6, y: top + 17 },
         String(Math.round(total)),
       ),
     );
@@ -153,26 +170,28 @@ export class Waterfall {
   // The numbers of the chosen turn; they are the legend too.
   #read() {
     const chosen = Math.min(this.#chosen ?? Infinity, this.#turns.length - 1);
-    const { turn, stages, total } = this.#turns[chosen];
+    const { turn, stages, total, budget, over } = this.#turns[chosen];
     this.#box.querySelectorAll(".row").forEach((row, index) => {
       row.classList.toggle("chosen", index === chosen);
     });
     this.#readout.hidden = false;
     this.#readout.replaceChildren(
       ...stages.flatMap(([name, ms]) => [
-        element("dt", { class: `stage-${this.#colours.get(name)}`, title: name }, words(name)),
-        element("dd", {}, milliseconds(ms)),
+        element("dt", { class: colour(name), title: name }, words(name)),
+        element("dd", name === over ? { class: "over" } : {}, milliseconds(ms)),
       ]),
       element("dt", { class: "sum" }, `Turn ${turn}`),
       element("dd", { class: "sum" }, `${Math.round(total)} ms`),
       element("dt", { class: "limit" }, "Budget"),
-      element("dd", { class: "limit" }, `${BUDGET} ms`),
+      element("dd", { class: "limit" }, `${Math.round(budget)} ms`),
     );
   }
 }
 
 const sum = (stages) => stages.reduce((total, [, ms]) => total + Math.max(0, ms), 0);
 
-const words = (name) => STAGES[name] ?? name.replaceAll("_", " ");
+const words = (name) => STAGES.get(name) ?? name.replaceAll("_", " ");
+
+const colour = (name) => (STAGES.has(name) ? `stage-${name}` : "stage-other");
 
 const milliseconds = (ms) => `${Math.abs(ms) < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;

@@ -9,6 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,7 @@ class Desk:
         hung_up: How often it was asked to hang up over HTTP.
         busy: Answers every call with 503 and this `Retry-After`, in seconds.
         words: Seconds that the agent's voice takes for a word.
+        about: What it says of itself.
     """
 
     def __init__(self, script: Sequence[Sequence[Event]]) -> None:
@@ -195,11 +197,12 @@ class Desk:
         self.hung_up = 0
         self.busy = 0
         self.words = 0.02
+        self.about: dict[str, Any] = deepcopy(ABOUT)
         self._script = script
         self.app = Starlette(
             routes=[
                 Route("/", lambda _: FileResponse(PAGE / "index.html")),
-                Route("/v1/about", lambda _: JSONResponse(ABOUT)),
+                Route("/v1/about", lambda _: JSONResponse(self.about)),
                 Route("/v1/webrtc", self._offer, methods=["POST"]),
                 Route("/v1/webrtc/{id:int}", self._hang_up, methods=["DELETE"]),
                 Mount("/", StaticFiles(directory=PAGE)),
