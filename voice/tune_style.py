@@ -21,8 +21,10 @@ p { margin: 0 0 10px; max-width: 75ch; }
 .tile b { display: block; font-size: 25px; line-height: 1.25;
   font-variant-numeric: tabular-nums; color: var(--best); }
 .tile small, .tile span { color: var(--soft); font-size: 13px; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 16px; }
-.knobs { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 16px; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr));
+  gap: 16px; }
+.knobs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr));
+  gap: 16px; }
 figure { margin: 0; padding: 14px 14px 10px; }
 figcaption { font-weight: 600; }
 figcaption + p { font-size: 13px; margin: 2px 0 6px; color: var(--soft); }
