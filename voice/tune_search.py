@@ -20,10 +20,10 @@ Phase = Literal["start", "mend", "screen", "combine", "confirm", "ramp"]
 
 UNTIL: dict[Phase, float] = {
     "start": 1.0,
-    "mend": 0.5,
-    "screen": 0.5,
-    "combine": 0.6,
-    "confirm": 0.8,
+    "mend": 0.45,
+    "screen": 0.45,
+    "combine": 0.55,
+    "confirm": 0.72,
     "ramp": 1.0,
 }
 """Share of the time by which each phase is over; what one leaves is the next one's."""
@@ -231,7 +231,7 @@ class Search:
     def _confirm(self) -> Generator[Trial, None, None]:
         """Measure the best again until it has been confirmed."""
         while (best := self.results.best).good and best.long < CONFIRMED:
-            if not (yield from self._run(best.point, "confirm", long=True, until=0.88)):
+            if not (yield from self._run(best.point, "confirm", long=True, until=0.8)):
                 return
 
     def _ramp(self) -> Generator[Trial, None, None]:
@@ -239,7 +239,7 @@ class Search:
         best, asked = self.results.best.point, self.results.goal.calls
         passed, failed = 0, 0
         for count in sorted({max(1, round(asked * level)) for level in LEVELS}):
-            if not (yield from self._run(best, "ramp", count, until=0.9)):
+            if not (yield from self._run(best, "ramp", count, until=0.97)):
                 break
             if not self.results.of(best, count).holds(self.results.goal):
                 failed = count
@@ -247,7 +247,7 @@ class Search:
             passed = count
         while failed - passed > max(1, asked // 4):
             count = (passed + failed) // 2
-            if not (yield from self._run(best, "ramp", count, until=0.9)):
+            if not (yield from self._run(best, "ramp", count, until=0.97)):
                 break
             if self.results.of(best, count).holds(self.results.goal):
                 passed = count
@@ -255,7 +255,10 @@ class Search:
                 failed = count
         if best == self.results.start:
             return
-        for count in sorted(calls for at, calls in list(self.results.measured) if at == best):
+        levels = sorted(
+            m.calls for m in self.results.measured.values() if m.point == best and m.runs
+        )
+        for count in levels:
             if not self.results.of(self.results.start, count).runs and not (
                 yield from self._run(self.results.start, "ramp", count)
             ):
