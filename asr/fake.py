@@ -15,6 +15,7 @@ class Fake:
     Attributes:
         opened: What every stream was opened with, in order, the last `KEPT`.
         listening: How many streams are open now.
+        delay: Seconds until the final words are told; may change at any time.
     """
 
     name = "fake"
@@ -37,7 +38,7 @@ class Fake:
         self.listening = 0
         self._texts = iter(texts)
         self._confidence = confidence
-        self._delay = delay
+        self.delay = delay
         self._always = always
         self._partial = partial
 
@@ -53,17 +54,15 @@ class Fake:
         del self.opened[:-KEPT]
         self.listening += 1
         text = next(self._texts, self._always)
-        return FakeStream(self, text, self._confidence, self._delay, self._partial)
+        return FakeStream(self, text, self._confidence, self._partial)
 
 
 class FakeStream:
     """One utterance."""
 
-    def __init__(
-        self, engine: Fake, text: str, confidence: float, delay: float, partial: bool
-    ) -> None:
+    def __init__(self, engine: Fake, text: str, confidence: float, partial: bool) -> None:
         self._engine, self._text, self._partial = engine, text, partial
-        self._confidence, self._delay = confidence, delay
+        self._confidence = confidence
         self._samples = 0
         self._sound = asyncio.Event()
         self._over = False
@@ -81,8 +80,8 @@ class FakeStream:
 
     async def settle(self, deadline: float) -> Hypothesis:
         """Return the scripted words, spread evenly over the sound."""
-        if self._delay:
-            await asyncio.sleep(self._delay)
+        if self._engine.delay:
+            await asyncio.sleep(self._engine.delay)
         texts = self._text.split()
         step = self._samples / RATE / max(1, len(texts))
         words = tuple(

@@ -42,6 +42,8 @@ class Script:
     Attributes:
         prompts: The items of every generation begun, appended words included, the last `KEPT`.
         generating: How many generations run now.
+        first: Seconds until the first token; may change at any time.
+        otherwise: What is answered where no rule fits; likewise.
     """
 
     name = "script"
@@ -61,8 +63,8 @@ class Script:
         self.prompts: list[tuple[Item, ...]] = []
         self.generating = 0
         self._rules = [(re.compile(rule.pattern, re.IGNORECASE), rule.answer) for rule in rules]
-        self._otherwise = otherwise
-        self._first = first
+        self.otherwise = otherwise
+        self.first = first
         self._interval = interval
         self._calls = 0
 
@@ -89,7 +91,7 @@ class Script:
                     for key, value in answer.arguments.items()
                 }
                 return [ToolCall(f"call_{self._calls}", answer.name, arguments)]
-        return tokens(self._otherwise)
+        return tokens(self.otherwise)
 
 
 class Thread:
@@ -114,7 +116,7 @@ class Thread:
         script.generating += 1
         try:
             answer = script.answer(self._items)[: params.max_tokens]
-            due = asyncio.get_running_loop().time() + script._first
+            due = asyncio.get_running_loop().time() + script.first
             for place, piece in enumerate(answer):
                 if await self._closes_by(due + place * script._interval):
                     return

@@ -86,6 +86,9 @@ class Steady:
 
     The times are counted from the moment a phrase is taken, so that a late event loop
     catches up.
+
+    Attributes:
+        first: Seconds before the first chunk of a phrase; may change at any time.
     """
 
     name = "bench"
@@ -97,7 +100,7 @@ class Steady:
     ) -> None:
         """Hum a phrase for `seconds`; `first` and `interval` seconds pass before its chunks."""
         self.rate = rate
-        self._first, self._interval = first, interval
+        self.first, self._interval = first, interval
         times = np.arange(round(seconds * rate)) / rate
         self._tone = (0.2 * np.sin(2 * np.pi * PITCH * times)).astype(np.float32)
 
@@ -120,7 +123,7 @@ class Steady:
             begins = [len(self._tone) * place // len(texts) for place in range(len(texts) + 1)]
             for place, cut in enumerate(cuts):
                 end = cuts[place + 1] if place + 1 < len(cuts) else len(self._tone)
-                due = taken + self._first + place * self._interval
+                due = taken + self.first + place * self._interval
                 if due > clock():
                     await asyncio.sleep(due - clock())
                 words = tuple(

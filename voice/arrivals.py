@@ -7,7 +7,9 @@ loopback that happens within the sender's own `send`. For TCP the stamp is that 
 segment among those read, and segments that wait together become one, with the later stamp
 (`tcp_recvmsg_locked` and `tcp_try_coalesce` in net/ipv4): who reads within the 20 ms between
 two frames gets each one's own. The stamps are of CLOCK_REALTIME; they are told in seconds of
-CLOCK_MONOTONIC, by the difference of the two at the moment of reading.
+CLOCK_MONOTONIC, by the difference of the two at the moment of reading. The first socket of a
+machine to ask for stamps gets them a little later (`net_enable_timestamp` in net/core/dev.c
+leaves that to a worker); until then data is stamped when it is read.
 """
 
 import asyncio
@@ -31,6 +33,13 @@ MOST = 64 * 1024
 UNSENT = 16 * 1024 * 1024
 """Bytes that may wait for a server that does not read; more ends the call."""
 
+TOGETHER = 5_000
+"""Nanoseconds within which two clocks are read at once: else this process was interrupted."""
+
+TORN = 2**62
+ATTEMPTS = 4
+"""How often they are read at most."""
+
 Ancillary = list[tuple[int, int, bytes]]
 
 
@@ -48,9 +57,20 @@ def received(ancillary: Ancillary) -> float:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == STAMPED and len(data) >= TIMESPEC.size:
             seconds, nanoseconds = TIMESPEC.unpack_from(data)
-            ago: int = time_ns() - (seconds * 10**9 + nanoseconds)
-            return (monotonic_ns() - ago) / 1e9
+            return float(seconds * 10**9 + nanoseconds - _apart()) / 1e9
     return monotonic()
+
+
+def _apart() -> int:
+    """Return by how many nanoseconds CLOCK_REALTIME is ahead of CLOCK_MONOTONIC."""
+    best, apart = TORN, 0
+    for _ in range(ATTEMPTS):
+        before, now, after = monotonic_ns(), time_ns(), monotonic_ns()
+        if after - before < best:
+            best, apart = after - before, now - (before + after) // 2
+        if best < TOGETHER:
+            break
+    return apart
 
 
 class StampedWire:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,11 +39,12 @@ PAUSED = (
 )
 """Utterances with a pause in the middle."""
 
-PAUSES = (0.75, 0.85)
-"""How long it is, as a share of the wait that ends a turn: an answer is begun and dropped."""
+GOES_ON = (0.16, 0.2)
+"""Seconds before the end of a turn's wait at which they go on: soon enough for the detector, which
+needs 60 to 160 ms to see it, and late enough for an answer to have been begun, in vain."""
 
-ADAPTIVE_PAUSE = 0.2
-"""Seconds, where the server decides how long it waits."""
+WAIT = 0.4
+"""Seconds of silence that end a turn, at least: with less, such pauses would be too short."""
 
 INTERRUPT = 4
 """Every how many turns the caller interrupts; the utterances are 5, so that each one does."""
@@ -88,6 +90,8 @@ async def trace(
     Raises:
         RuntimeError: If the server does not get ready, or keeps no records.
     """
+    if conditions.wait:
+        conditions = replace(conditions, wait=max(conditions.wait, WAIT))
     said = await utterances(conditions.wait)
     server_core, own_core = bench_server.apart()
     os.sched_setaffinity(0, own_core)
@@ -142,8 +146,8 @@ def records(log: Path) -> list[Mapping[str, Any]]:
 async def utterances(wait: float) -> list[Pcm]:
     """Return what callers say, at `RATE`: as it is, and with pauses just shorter than `wait`."""
     said = [await spoken(text, "en-us") for text in UTTERANCES]
-    for texts, share in zip(PAUSED, PAUSES, strict=True):
-        seconds = wait * share if wait else ADAPTIVE_PAUSE
+    for texts, before in zip(PAUSED, GOES_ON, strict=True):
+        seconds = (wait or WAIT) - before
         begin, end = [await spoken(text, "en-us") for text in texts]
         said.append(np.concatenate([begin, np.zeros(round(seconds * RATE), np.float32), end]))
     return said

@@ -11,6 +11,7 @@ through speech and silence.
 import asyncio
 import json
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
@@ -43,9 +44,6 @@ NOISE_LOOP = 5.0
 
 Heed = Callable[["Caller", Mapping[str, Any]], None]
 """Takes the JSON events that a caller is told."""
-
-Delay = Callable[[], float]
-"""Returns by how many seconds the network holds up the next packet."""
 
 
 class Connection(Protocol):
@@ -104,13 +102,11 @@ class Caller(asyncio.Protocol):
         first: int = 0,
         exact: bool = False,
         heed: Heed | None = None,
-        delay: Delay | None = None,
     ) -> None:
         """Call `address` (ws://…) and begin to speak `offset` seconds after the call's begin.
 
         It says the plan's utterances from place `first` on, sends by an `exact` timer or
-        the loop's, gives the events it is told to `heed`, and packets are held up by `delay`,
-        in their order.
+        the loop's, and gives the events it is told to `heed`.
         """
         self.talker = Talker(plan, first)
         self.name = ""
@@ -120,9 +116,8 @@ class Caller(asyncio.Protocol):
         self.late = 0.0
         """The longest that a frame was sent after it was due, in seconds."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.delay = delay
-        """Holds up the packets; may change at any time."""
         self._offset, self._heed = offset, heed
+        self._delay: Callable[[], float] | None = None
         self._protocol = ClientProtocol(parse_uri(address), max_size=2**24)
         self._error = ""
         self._begin = 0.0
@@ -190,6 +185,14 @@ class Caller(asyncio.Protocol):
         self._timer.close()
         self._wire.close()
 
+    async def leave(self) -> None:
+        """End the call."""
+        self.hang_up()
+
+    def hold_up(self, most: float) -> None:
+        """Hold up packets by up to `most` seconds each, at random and in their order."""
+        self._delay = (lambda: random.uniform(0.0, most)) if most else None
+
     def _finish(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
@@ -214,6 +217,8 @@ class Caller(asyncio.Protocol):
             self.name = event["call"]
         elif event.get("type") == "error":
             self._error = str(event.get("message", ""))
+        elif event.get("type") == "end":
+            self._error = f"the server ended the call: {event.get('reason', '')}"
         heed(self, event)
 
     # Speaking.
@@ -234,10 +239,10 @@ class Caller(asyncio.Protocol):
         self._timer.set(min(due, self._held[0][0]) if self._held else due)
 
     def _send(self, frame: bytes, due: float) -> None:
-        if self.delay is None and not self._held:
+        if self._delay is None and not self._held:
             self._wire.write(frame)
             return
-        leaves = due + (self.delay() if self.delay is not None else 0.0)
+        leaves = due + (self._delay() if self._delay is not None else 0.0)
         self._held.append((max(leaves, self._held[-1][0] if self._held else 0.0), frame))
 
 
@@ -291,7 +296,6 @@ async def place(
     path: str = "/v1/stream?rate=16000",
     stamped: bool = False,
     heed: Heed | None = None,
-    delay: Delay | None = None,
 ) -> Caller:
     """Place one call, the run's `number`th, that speaks from `offset` seconds on; see `hold`.
 
@@ -300,10 +304,10 @@ async def place(
     """
     address = f"ws://{host}:{port}{path}"
     if stamped:
-        caller = Caller(address, plan, offset, first=number, exact=True, heed=heed, delay=delay)
+        caller = Caller(address, plan, offset, first=number, exact=True, heed=heed)
         wire = await StampedWire.connect(host, port, caller.take, caller.connection_lost)
         caller.connection_made(wire)
     else:
-        caller = Caller(address, plan, offset, heed=heed, delay=delay)
+        caller = Caller(address, plan, offset, heed=heed)
         await asyncio.get_running_loop().create_connection(lambda: caller, host, port)
     return caller

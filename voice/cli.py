@@ -153,7 +153,11 @@ def bench(
         str, typer.Option(help="embedded, or bench: engines of fixed delays.")
     ] = "embedded",
     what: Annotated[
-        str, typer.Option(help="With bench: latency, barge-in, capacity, overload, pauses or soak.")
+        str,
+        typer.Option(
+            help="With bench: latency, barge-in, capacity, overload, pauses, soak, trace, cost, "
+            "loop."
+        ),
     ] = "latency",
     transport: Annotated[str, typer.Option(help="With bench: websocket or webrtc.")] = "websocket",
     reply: Annotated[float, typer.Option(help="With bench: seconds of each reply.")] = 2.0,
@@ -165,6 +169,15 @@ def bench(
     noise: Annotated[float, typer.Option(help="With bench: noise throughout, dBFS.")] = -math.inf,
     babble: Annotated[bool, typer.Option(help="With bench: voices instead of hiss.")] = False,
     minutes: Annotated[float, typer.Option(help="With --what soak: how long.")] = 30.0,
+    disturb: Annotated[
+        str, typer.Option(help="With --what loop: what gets worse, one after the other.")
+    ] = "llm,tts,asr,pauses,jitter,calls",
+    tuner: Annotated[
+        str, typer.Option(help="With --what loop: off, observe, on, or several of them.")
+    ] = "off,observe,on",
+    start: Annotated[
+        str, typer.Option(help="With --what loop: default or thrifty settings to start from.")
+    ] = "thrifty",
     engine: Annotated[
         str, typer.Option(help="llm, asr or tts: that engine alone, beside its naive baseline.")
     ] = "",
@@ -234,6 +247,17 @@ def bench(
     conditions = bench_calls.Conditions(
         reply=reply, delays=delays, overlap=overlap, noise=noise, babble=babble, wait=wait
     )
+    if what == "loop":
+        from voice.bench_loop import loop
+
+        count = (calls or [40])[0]
+        _run(loop(disturb.split(","), tuner.split(","), start, reply, count, transport, out))
+        return
+    if what == "cost":
+        from voice.bench_cost import CALLS, ROUNDS, cost
+
+        _run(cost(conditions, (calls or [CALLS])[0], turns, ROUNDS, out))
+        return
     if what == "trace":
         from voice.bench_trace import COUNTS, trace
 

@@ -15,6 +15,10 @@ from voice.talker import Turn
 SAME = 0.25
 """Seconds between the ends of speech that caller and server found, of the same turn."""
 
+ON_TIME = 0.015
+"""Seconds by which a caller may be late for its figures to be exact: less than a packet. One that
+reads later gets several messages as one, with the stamp of the last (`voice.arrivals`)."""
+
 UNATTRIBUTED = "unattributed"
 
 
@@ -84,7 +88,7 @@ class Comparison:
     def row(self) -> dict[str, Any]:
         """Return the run's figures, times in milliseconds."""
         spec = [record["speculations"] for record in self.records]
-        differences = [abs(held.difference) for held in self.held]
+        on_time = [held for held in self.held if held.turn.late <= ON_TIME]
         return {
             "turns": self.turns,
             "held": len(self.held),
@@ -96,14 +100,23 @@ class Comparison:
                 name: sum(entry[name] for entry in spec) for name in ("begun", "kept", "dropped")
             },
             "gap_ms": spread([held.gap for held in self.held]),
-            "difference_ms": spread(differences),
-            "within_1ms": share(differences, 0.001),
-            "within_5ms": share(differences, 0.005),
-            "unattributed_ms": spread([abs(held.unattributed) for held in self.held]),
-            "began_ms": spread([held.began for held in self.held], (1, 50, 99)),
-            "heard_ms": spread([held.heard for held in self.held], (1, 50, 99)),
-            "remainder_ms": spread([abs(held.remainder) for held in self.held], ()),
+            **figures(self.held),
+            "caller_on_time": {"held": len(on_time), **figures(on_time)},
         }
+
+
+def figures(every: Sequence[Held]) -> dict[str, Any]:
+    """Return how far turns are from closing, times in milliseconds."""
+    differences = [abs(held.difference) for held in every]
+    return {
+        "difference_ms": spread(differences),
+        "within_1ms": share(differences, 0.001),
+        "within_5ms": share(differences, 0.005),
+        "unattributed_ms": spread([abs(held.unattributed) for held in every]),
+        "began_ms": spread([held.began for held in every], (1, 50, 99)),
+        "heard_ms": spread([held.heard for held in every], (1, 50, 99)),
+        "remainder_ms": spread([abs(held.remainder) for held in every], ()),
+    }
 
 
 def hold_against(turn: Turn, record: Mapping[str, Any]) -> Held:

@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from transport import webrtc, websocket
 from transport.webrtc_offer import OfferError
+from voice import bench_api
 from voice.server import BusyError, Server
 from voice.settings import LOOPBACK, ChoiceError, SessionSettings, names
 
@@ -173,6 +174,8 @@ def create_app(server: Server) -> FastAPI:
         await peer.close()
         return Response(status_code=204)
 
+    if server.settings.profile == "bench":
+        bench_api.add(app, server)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app

@@ -7,13 +7,14 @@ then 100 ms every 10 ms. One after the other they take 240 ms.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import asr.fake
 import llm.fake
 import tts.fake
 from llm.engine import Json, ToolSpec
 from voice.agent import Agent, Lines
-from voice.settings import BenchSettings
+from voice.settings import BenchSettings, within
 from voice.tools import Outcome
 
 TRANSCRIPT = "Could you please tell me the time in London?"
@@ -26,6 +27,13 @@ FIRST_TOKEN = 0.05
 TOKEN = 0.01
 FIRST_AUDIO = 0.05
 AUDIO = 0.01
+
+
+LONGEST_DELAY = 30.0
+"""Seconds that an engine may be told to take."""
+
+LONGEST_ANSWER = 1000
+"""Characters that the mind may be told to answer."""
 
 
 class NoTools:
@@ -66,3 +74,51 @@ def mouth(settings: BenchSettings) -> tts.fake.Steady:
     return tts.fake.Steady(
         settings.reply / 2, first=FIRST_AUDIO * settings.delays, interval=AUDIO * settings.delays
     )
+
+
+def in_force(ears: Any, mind: Any, mouth: Any) -> dict[str, Any]:
+    """Return what `change` can change of these engines, in seconds, and the answer's words.
+
+    Engines that compute take their own time, and are left out.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(ears, asr.fake.Fake):
+        found["asr"] = ears.delay
+    if isinstance(mind, llm.fake.Fake):
+        found |= {"llm": mind.first, "answer": mind.otherwise}
+    if isinstance(mouth, tts.fake.Steady):
+        found["tts"] = mouth.first
+    return found
+
+
+def change(ears: Any, mind: Any, mouth: Any, given: Mapping[str, Any]) -> None:
+    """Change what engines take from now on: {"asr": 0.25, "llm": 0.3, "tts": 0.25}, in seconds.
+
+    That is until the final words, the first token and the first audio. "answer" is what the
+    mind says.
+
+    Raises:
+        ValueError: If something else is given, or nothing that these engines have; nothing
+            has changed then.
+    """
+    known = in_force(ears, mind, mouth)
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"there is no {name[:40]!r} here; there is {', '.join(known)}")
+        if name == "answer":
+            if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ANSWER:
+                raise ValueError(f"answer is {value!r:.40}; expected 1 to {LONGEST_ANSWER} letters")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} is {value!r:.40}; expected seconds")
+        else:
+            within(name, value, 0.0, LONGEST_DELAY, "s")
+    for name, value in given.items():
+        match name:
+            case "asr":
+                ears.delay = float(value)
+            case "llm":
+                mind.first = float(value)
+            case "tts":
+                mouth.first = float(value)
+            case "answer":
+                mind.otherwise = value

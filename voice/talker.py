@@ -114,6 +114,7 @@ class Turn:
         early: When sound of the agent came last while the caller spoke.
         silent: When the last speech sample was spoken, by the microphone's clock.
         said: Which of the plan's utterances it was.
+        late: The longest that one of its frames was sent after it was due, in seconds.
     """
 
     number: int
@@ -124,6 +125,7 @@ class Turn:
     early: float | None = None
     silent: float | None = None
     said: int = 0
+    late: float = 0.0
 
     @property
     def gap(self) -> float | None:
@@ -150,23 +152,29 @@ class Talker:
         """Whether all turns of the plan are over."""
         self.sent = 0
         """Frames that were asked for."""
-        self._plan, self._first = plan, first
+        self.plan = plan
+        """What to do; may be replaced at any time."""
+        self._first = first
+        self._speech = Speech(())
         self._base = 0
         self._silent = 0
         self._playing_until = 0.0
 
     def next(self, now: float, due: float) -> bytes:
         """Return the frame that was due at `due`, beginning a turn when its time has come."""
-        plan = self._plan
+        plan = self.plan
         if self._time_to_speak(now):
             number = len(self.turns)
             interrupting = bool(self.turns) and self._interrupts(number)
             self._base = self.sent
             said = (number + self._first) % len(plan.speech)
+            self._speech = plan.speech[said]
             self.turns.append(Turn(number, now, interrupting=interrupting, said=said))
             self.done = len(self.turns) > plan.turns
         turn = self.turns[-1]
-        speech = plan.speech[turn.said]
+        if turn.reply is None:
+            turn.late = max(turn.late, now - due)
+        speech = self._speech
         position = self.sent - self._base
         self.sent += 1
         if position < len(speech.frames):
@@ -203,12 +211,12 @@ class Talker:
             reply.add(seconds, now)
 
     def _interrupts(self, number: int) -> bool:
-        return bool(self._plan.interrupt) and number % self._plan.interrupt == 0
+        return bool(self.plan.interrupt) and number % self.plan.interrupt == 0
 
     def _time_to_speak(self, now: float) -> bool:
         if not self.turns:
             return True
-        plan, turn = self._plan, self.turns[-1]
+        plan, turn = self.plan, self.turns[-1]
         if plan.period and not plan.interrupt:
             if self.sent - self._base < round(plan.period / FRAME):
                 return False

@@ -108,6 +108,16 @@ class WebRtcTalker:
         self._timer.close()
         await self._connection.close()
 
+    async def leave(self) -> None:
+        """End the call."""
+        await self.hang_up()
+
+    def hold_up(self, most: float) -> None:
+        """Hold up packets by up to `most` seconds each, at random, whatever their order."""
+        if not isinstance(self._connection.datagrams, Disturbed):
+            self._connection.datagrams = Disturbed(self._connection.datagrams)
+        self._connection.datagrams.most = most
+
     def _take(self, packet: RtpPacket) -> None:
         now = monotonic()
         at = self._stamped.at if self._stamped is not None else now

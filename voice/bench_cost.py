@@ -1,0 +1,88 @@
+"""`voice bench --profile bench --what cost`: what tracing and tuning take of a processor.
+
+Two servers that differ in nothing else are measured in turn, on, off, off, on, so that what
+drifts on the machine meanwhile weighs on both alike. Each pair is one comparison.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+
+from voice import bench_server
+from voice.bench_calls import UTTERANCES, Conditions, machine, speech
+from voice.bench_trace import print_row
+from voice.callers import Plan, hold
+
+ON: Mapping[str, str] = {"trace": "true", "tuner": "on"}
+OFF: Mapping[str, str] = {"trace": "false", "tuner": "off"}
+
+CALLS = 25
+"""Calls at once: those at which the cost of a call is told in docs/performance.md."""
+
+ROUNDS = 3
+"""Times that on, off, off, on are measured."""
+
+
+async def cost(
+    conditions: Conditions, count: int, turns: int, rounds: int, console: Console
+) -> None:
+    """Measure pairs of servers with `count` calls; print one JSON line each, and the medians."""
+    os.sched_setaffinity(0, bench_server.apart()[1])
+    pairs: list[tuple[float, float]] = []
+    for number in range(rounds):
+        seen: list[tuple[bool, float]] = []
+        for on in (True, False, False, True):
+            used = await _used(conditions, ON if on else OFF, count, turns)
+            seen.append((on, used))
+            row = {"what": "cost", "round": number + 1, "on": on, "calls": count}
+            print_row(console, row | {"cpu_seconds_per_call_minute": round(used, 4)})
+        for first, second in (seen[:2], seen[2:]):
+            both = dict((first, second))
+            pairs.append((both[True], both[False]))
+    print_row(console, summary(pairs) | {"calls": count} | conditions.described() | machine())
+
+
+def summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return medians and extremes of pairs: seconds per call-minute with it and without."""
+    more = sorted(100 * (on / off - 1) for on, off in pairs)
+    on, off = (sorted(values) for values in zip(*pairs, strict=True))
+    return {
+        "what": "cost of tracing and tuning",
+        "pairs": len(pairs),
+        "on_median": round(_median(on), 4),
+        "off_median": round(_median(off), 4),
+        "more_percent_median": round(_median(more), 2),
+        "more_percent_least": round(more[0], 2),
+        "more_percent_most": round(more[-1], 2),
+    }
+
+
+def _median(ordered: list[float]) -> float:
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+async def _used(
+    conditions: Conditions, settings: Mapping[str, str], count: int, turns: int
+) -> float:
+    """Return processor seconds that a server takes for a minute of one call."""
+    said, silence = await speech(conditions, UTTERANCES[:1])
+    plan = Plan(speech=said, silence=silence, turns=turns + 1)
+    given = {**conditions.settings(), **settings}
+    async with bench_server.server(settings=given, cores=bench_server.apart()[0]) as server:
+        begun: list[tuple[float, float]] = []
+        await asyncio.sleep(1)
+        await hold(
+            "127.0.0.1",
+            server.port,
+            plan,
+            count,
+            begun=lambda: begun.append((monotonic(), server.usage().cpu)),
+            limit=(turns + 3) * plan.period + 30,
+        )
+        (at, before), now, after = begun[0], monotonic(), server.usage().cpu
+    return (after - before) / (count * (now - at) / 60)
