@@ -9,20 +9,13 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-STAGES = (
-    "framing",
-    "jitter",
-    "vad",
-    "endpoint",
-    "asr",
-    "llm",
-    "first_phrase",
-    "tools",
-    "tts",
-    "send",
-    "silence",
-)
+from latency.trace import NAMES
+
+STAGES = NAMES
 """The stages that have a share, in the order in which they happen."""
+
+BEFORE = frozenset(("framing", "jitter", "vad", "endpoint"))
+"""Stages before it is decided that the caller is done; the others are the answer's."""
 
 KEPT = 200
 """Turns that a floor is measured over: as many as the loop is given to mend a disturbance."""
@@ -85,7 +78,7 @@ def derived(
     weights = {stage: max(0.0, floors.get(stage, 0.0)) for stage in open_}
     whole = sum(weights.values())
     for stage in open_:
-        split[stage] = rest * weights[stage] / whole if whole > 0 else rest / len(open_)
+        split[stage] = rest * (weights[stage] / whole) if whole > 0 else rest / len(open_)
     return {stage: split[stage] for stage in STAGES}
 
 

@@ -49,9 +49,9 @@ class Bar:
     until: int = 0
     length: int = 0
 
-    def close(self, turn: int) -> None:
-        """Bar it from `turn` on, for twice as long as the time before."""
-        self.length = min(self.length * 2, LONGEST_BACK_OFF) or BACK_OFF
+    def close(self, turn: int, first: int = BACK_OFF) -> None:
+        """Bar it from `turn` on, for `first` turns or twice as long as the time before."""
+        self.length = min(self.length * 2, LONGEST_BACK_OFF) or first
         self.until = turn + self.length
 
     def closed(self, turn: int) -> bool:
@@ -66,7 +66,7 @@ class Standing:
     Attributes:
         knob: The knob.
         index: Of the value in force.
-        effect: Seconds that one step faster gained the latest time; None while unknown.
+        gains: Seconds that the step to each index gained the latest time, where that is known.
         useless: Bars steps that are faster: they did not help.
         strained: Bars the values from `limit` on: they broke a guard rail.
         limit: See there.
@@ -75,7 +75,7 @@ class Standing:
 
     knob: Knob
     index: int
-    effect: float | None = None
+    gains: dict[int, float] = field(default_factory=dict)
     useless: Bar = field(default_factory=Bar)
     strained: Bar = field(default_factory=Bar)
     limit: int = 0
@@ -89,14 +89,18 @@ class Standing:
     @property
     def promise(self) -> tuple[int, float]:
         """Sorts knobs: those known to help, most first; those not known; those that did not."""
-        if self.effect is None:
-            return 1, 0.0
-        return (0, -self.effect) if self.effect > 0 else (2, 0.0)
+        gain = self.gains.get(self.index + 1)
+        return (1, 0.0) if gain is None else (0 if gain > 0 else 2, -gain)
+
+    @property
+    def last_resort(self) -> tuple[bool, float]:
+        """Sorts knobs by when to try them: those that did not help and slow ones at the end."""
+        return self.useless.length > 0, self.knob.settle
 
     @property
     def price(self) -> tuple[bool, float]:
         """Sorts knobs by what a step back to the start costs: those made safer gain by it."""
-        return self.index > self.knob.start, self.effect or 0.0
+        return self.index > self.knob.start, self.gains.get(self.index, 0.0)
 
     def room(self, turn: int) -> int:
         """Return the steps that the knob may be made faster at `turn`."""
@@ -109,8 +113,8 @@ class Standing:
         is where the turns are `far` over the budget.
         """
         room = self.room(turn)
-        if self.effect:
-            return max(1, min(room, math.ceil(excess / self.effect)))
+        if (gain := self.gains.get(self.index + 1, 0.0)) > 0:
+            return max(1, min(room, math.ceil(excess / gain)))
         return max(1, (room + 1) // 2) if far else 1
 
     def homeward(self, turn: int) -> int:
@@ -127,14 +131,19 @@ class Standing:
             return "is at its last value"
         return f"is held by {' and '.join(self.knob.guards)}"
 
-    def learn(self, gain: float, steps: int) -> None:
-        """Take what `steps` faster gained, in seconds; both negative for slower."""
-        self.effect = max(0.0, gain / steps)
+    def learn(self, before: int, gain: float) -> None:
+        """Take the seconds that the way from index `before` to the present one gained."""
+        for index in range(min(before, self.index) + 1, max(before, self.index) + 1):
+            self.gains[index] = gain / (self.index - before)
 
     def strain(self, turn: int) -> None:
         """Bar the value in force and faster ones: a guard rail broke."""
-        self.strained.close(turn)
+        self.strained.close(turn, 2 * BACK_OFF)
         self.limit = self.index
+
+    def fail(self, turn: int) -> None:
+        """Bar faster values: one did not help."""
+        self.useless.close(turn, 2 * BACK_OFF)
 
     def settle(self) -> None:
         """Take the value in force for good."""
@@ -143,7 +152,7 @@ class Standing:
 
     def forget(self) -> None:
         """Forget what was true of other conditions; not what strained the guard rails."""
-        self.effect = None
+        self.gains.clear()
         self.useless, self.held = Bar(), Bar()
 
     def _allowed(self, turn: int) -> int:

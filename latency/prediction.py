@@ -32,14 +32,25 @@ HOLD = 5.0
 MARGIN = 0.03
 """Share of the calls for which there must be room besides the next, while it is saturated."""
 
-WASTE = 0.1
-"""Share of engine time in answers that were dropped, from which making none frees something."""
+WASTE, BUSY = 0.1, 0.7
+"""Share of engine time in answers that were dropped, and utilisation, from which making none frees
+something."""
+
+NEWEST = 0.02
+"""Weight of the latest answer in that share: of some fifty."""
+
+TRIAL, WORSE, AGAIN = 15.0, 1.1, 600.0
+"""Seconds after which it is judged whether making none helped; factor by which callers wait longer
+if it did not; seconds until it is tried again."""
 
 CALL, LATELY, DOUBT = 120.0, 60.0, 30.0
 """Seconds that a call is expected to last; over which ends are counted; of which ends, as many as
 that expects, are counted besides: there may have been none yet."""
 
-RETRY = 1, 60
+BACK = 10.0
+"""Refused callers a second who come back at most: each takes 1 to 3 ms of the loop."""
+
+RETRY = 1, 30
 """Whole seconds that a refused caller is told to wait, at least and at most."""
 
 
@@ -74,12 +85,18 @@ class Predictor:
         self.budget = budget
         self.saturated = False
         """Whether a call was refused, and there has not been room for long since."""
+        self.sheds = False
+        """Whether no answers are made early any more, of which many are dropped: shed before calls
+        are refused. Not for long where callers wait longer for it."""
         self.utilisation = Utilisation()
         self.curve = Curve(percentile)
         self._spent = self._wasted = 0.0
         self._ended: deque[float] = deque(maxlen=1000)
         self._told: deque[float] = deque(maxlen=1000)
         self._room_since: float | None = None
+        self._shed_at = 0.0
+        self._shed_again = -math.inf
+        self._before: float | None = None
         self._began: float | None = None
 
     def measured(self, shares: Mapping[str, float], late: float, calls: int, now: float) -> None:
@@ -88,6 +105,7 @@ class Predictor:
         self.utilisation.measured(shares, late, calls, now)
         self.curve.look(now)
         self._settle(calls, now)
+        self._shed(calls, now)
 
     def answered(self, total: float, now: float) -> None:
         """Note that a caller was answered after `total` seconds."""
@@ -96,8 +114,8 @@ class Predictor:
     def worked(self, seconds: Mapping[str, float], wasted: bool) -> None:
         """Note each engine's time for one answer, and whether that answer was dropped."""
         spent = sum(seconds.values())
-        self._spent += WASTE * (spent - self._spent)
-        self._wasted += WASTE * (spent * wasted - self._wasted)
+        self._spent += NEWEST * (spent - self._spent)
+        self._wasted += NEWEST * (spent * wasted - self._wasted)
         if not wasted:  # one that was broken off does not tell how long it takes
             self.utilisation.worked(seconds)
 
@@ -133,18 +151,6 @@ class Predictor:
     def limit(self) -> float:
         """Seconds that the predicted percentile may be."""
         return max(AIM * self.budget, (self.curve.calmest or 0.0) + SLACK)
-
-    @property
-    def sheds(self) -> bool:
-        """Whether answers that may be in vain are no longer made; before calls are refused.
-
-        Only where many are: one that is kept costs no more for being made early, and its caller
-        would wait for it.
-        """
-        calls = self.utilisation.calls
-        near = 2 * (1 + margin(calls))
-        wasteful = self._wasted > WASTE * self._spent
-        return wasteful and calls > 0 and (self.saturated or self._room(calls) <= near)
 
     def describe(self, calls: int, now: float) -> dict[str, Any]:
         """Return all of it, for a page: seconds, shares, whole calls."""
@@ -186,6 +192,24 @@ class Predictor:
             self.saturated, self._room_since = False, None
             self._told.clear()
 
+    def _shed(self, calls: int, now: float) -> None:
+        """Begin or end to do without answers that may be in vain."""
+        near, room = 2 * (1 + margin(calls)), self._room(calls)
+        seen, before, used = self.curve.observed, self._before, self.utilisation.busiest(calls)[1]
+        if not self.sheds:
+            wasteful = self._wasted > WASTE * self._spent and now >= self._shed_again
+            full = calls > 0 and used > BUSY and not self.utilisation.assumed(calls)
+            if wasteful and full and room <= near:
+                self.sheds, self._shed_at, self._before = True, now, self.curve.expected(used)
+        elif room > 2 * near or not calls:
+            self.sheds, self._shed_again = False, now + TRIAL
+        elif seen is not None and before is not None and seen > WORSE * before:
+            # Most were not in vain, and now their callers wait for them.
+            if now - self._shed_at > TRIAL or seen > self.limit:
+                self.sheds, self._shed_again = False, now + AGAIN
+        elif now - self._shed_at > TRIAL:
+            self._before = None  # it has helped
+
     def _retry_after(self, missing: int, calls: int, now: float) -> int:
         """Return in how many seconds `missing` calls will have ended, and one for all told before.
 
@@ -194,7 +218,7 @@ class Predictor:
         while self._told and self._told[0] <= now:
             self._told.popleft()
         if self.utilisation.assumed(calls):  # soon it is known what they really cost
-            return math.ceil(SETTLED / 2)
+            return min(RETRY[1], math.ceil(SETTLED / 2 + len(self._told) / BACK))
         ends = sum(at > now - LATELY for at in self._ended)
         seconds = min(LATELY, now - self._began) if self._began is not None else 0.0
         rate = (ends + DOUBT * max(1, calls) / CALL) / (seconds + DOUBT)

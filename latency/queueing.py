@@ -17,9 +17,9 @@ from dataclasses import dataclass
 USABLE = 0.97
 """Utilisation at which a resource counts as full: the rest is for refusing those who call."""
 
-FULL = 0.97
-"""Share of that from which no more is learned: a queue that cannot end tells how long it has been
-so, not how long one waits."""
+FULL = 0.94
+"""Utilisation from which no more is learned: a queue that cannot end tells how long it has been so,
+not how long one waits."""
 
 CALM = 0.5
 """Utilisation up to which nothing is blamed on load: neither what the line does not explain, nor
@@ -57,7 +57,7 @@ FEW, ENOUGH, STALE = 5, 20, 30.0
 
 def growth(utilisation: float) -> float:
     """Return u / (1 - u), where 1 is a usable resource that is full."""
-    used = min(utilisation / USABLE, FULL)
+    used = min(utilisation / USABLE, 0.9999)
     return used / (1 - used)
 
 
@@ -104,7 +104,7 @@ class Curve:
 
     def answered(self, total: float, utilisation: float, now: float) -> None:
         """Note that a caller was answered after `total` seconds."""
-        self._answers.append((now, total, growth(utilisation)))
+        self._answers.append((now, total, growth(min(utilisation, FULL))))
         self._new = True
 
     def predicted(self, utilisation: float) -> float | None:
@@ -114,6 +114,11 @@ class Curve:
         if utilisation >= USABLE:
             return LONGEST
         return min(LONGEST, self.idle + self.steepness * growth(utilisation) + self.rest)
+
+    def expected(self, utilisation: float) -> float | None:
+        """Return the percentile at `utilisation`, but for what the line does not explain."""
+        predicted = self.predicted(utilisation)
+        return None if predicted is None else max(0.0, predicted - self.rest)
 
     def most(self, limit: float) -> float:
         """Return the utilisation at which the percentile is `limit`, in seconds."""

@@ -270,6 +270,10 @@ class CallTrace:
                 del self._turns[min(self._turns)]
         return trace
 
+    def known(self, turn: int) -> TurnTrace | None:
+        """Return the trace of `turn` if it has one."""
+        return self._turns.get(turn)
+
     def take(self, turn: int) -> TurnTrace | None:
         """Return the trace of `turn`, which is over, and forget it; None if it has none."""
         return self._turns.pop(turn, None)

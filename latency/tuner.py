@@ -17,24 +17,27 @@ doubles. Turns that began before a move never count for it.
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from latency.budget import Budget, at_fault
 from latency.knob import Knob, Standing
+from latency.move import Kind, Move, ms, step
 from latency.trial import JUDGED, MEASURED, WORTH, Trial
 from latency.window import KEPT, LONGEST_AGO, SHARE, Answered, Level, Window
 
 __all__ = ["Kind", "Knob", "Mode", "Move", "Tuner"]
 
-Kind = Literal["try", "keep", "roll_back", "restore", "relieve", "give_up"]
 Mode = Literal["on", "observe"]
 
 LOGGED = 200
 """Moves that the log keeps."""
 
 SETTLED = 6
-"""Turns after a trial before the next: those it ended by were chosen by chance, too."""
+"""Turns after a trial that was taken back before the next."""
+
+SLOW = 30.0
+"""Seconds to settle from which a knob is a last resort: it does nothing for the calls there are."""
 
 FAR = 0.2
 """Share of the budget by which turns that are over it are far over it."""
@@ -47,32 +50,6 @@ CHANGED = 0.15
 
 ALARM = 4.0
 """Times its limit at which a guard rail has a knob go to its safest value at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What the tuner did, or would do, and why.
-
-    Attributes:
-        at: When, in seconds.
-        knob: Its name, "" where there is none to move.
-        before: Value in force until now.
-        after: Value to set; the same as `before` where nothing changes ("keep", "give_up").
-        reason: One line for a person.
-        p95_before: The budget's percentile of the turns before, in seconds.
-        p95_after: That of the turns since, where there are some to compare.
-        applied: Whether it is to be set; False while only observing.
-    """
-
-    at: float
-    knob: str
-    before: float
-    after: float
-    kind: Kind
-    reason: str
-    p95_before: float | None
-    p95_after: float | None
-    applied: bool
 
 
 class Tuner:
@@ -96,7 +73,6 @@ class Tuner:
         self._turn = 0
         """Turns that were answered so far, in all calls."""
         self._window = Window(-math.inf)
-        self._moved_at = -math.inf
         self._measuring = False
         self._trial: Trial | None = None
         self._usual: Level | None = None
@@ -161,8 +137,8 @@ class Tuner:
             if self._window.fresh < SETTLED:
                 return None
             self._measuring = False
-            if self._p95 > (1 - ROOM) * self.budget.total:
-                return self._try(now)
+            if self._p95 > self._goal:
+                return self._restore(now, safer=True) or self._try(now)
         if self._window.over(self.budget):
             self._window = Window(now)
             self._measuring = True
@@ -170,7 +146,7 @@ class Tuner:
         if turns < JUDGED:
             return None
         self._stuck = ""
-        if turns == KEPT:
+        if turns == KEPT and not self._broken():
             self._said.clear()
         return self._restore(now)
 
@@ -180,7 +156,7 @@ class Tuner:
         if self._usual is None:
             self._usual = level
             return
-        least = max(CHANGED * self.budget.total, 3 * level.noise(self._usual))
+        least = max(CHANGED * self.budget.total, 4 * level.noise(self._usual))
         if abs(level.mean - self._usual.mean) > least:
             self._usual = level
             self._stuck = ""
@@ -198,8 +174,8 @@ class Tuner:
         fault = at_fault(stages, self.budget.split) or max(excess, key=excess.__getitem__)
         p95 = self._p95
         why = (
-            f"{self._name} {_ms(p95)} over {_ms(total)}; {fault} at fault "
-            f"({excess[fault] * 1000:+.0f} ms over its share)"
+            f"{self._name} {ms(p95)} {'over' if p95 > total else 'close to'} {ms(total)}; "
+            f"{fault} at fault ({excess[fault] * 1000:+.0f} ms over its share)"
         )
         ways = [
             (entry, stage)
@@ -207,27 +183,36 @@ class Tuner:
             if stages[stage] > WORTH * total
             for entry in self._choices(stage)
         ]
-        if ways:
-            entry, stage = min(ways, key=lambda way: way[0].knob.settle)
-            over = p95 - total
-            index = entry.index + entry.steps(over, over > FAR * total, self._turn)
-            if stage != fault:
-                why += f", nothing left for it; {stage} takes {_ms(stages[stage])}"
-            why += f"; trying {_step(entry, index)}"
-            return self._move(entry, index, "try", why, now, stage)
-        if not self._window.over(self.budget):
-            return None
-        self._stuck = fault
-        return self._give_up("budget", f"{why}; no setting helps: {self._obstacles(fault)}", now)
+        slow = [way for way in ways if way[0].knob.settle > SLOW]
+        hope = sum(stages[stage] for stage in {way[1] for way in ways if way not in slow})
+        if hope < p95 - total:
+            ways = slow  # not even all the time that these stages take would do
+        entry, stage = min(ways, key=lambda way: way[0].last_resort, default=(None, ""))
+        if entry is None or entry.useless.length or entry.knob.settle > SLOW:
+            # All that helps at once was tried. Fewer calls, and in time the same again, are left.
+            if p95 <= total:
+                return None
+            self._stuck = fault
+            move = self._give_up(
+                "budget", f"{why}; no setting helps: {self._obstacles(fault)}", now
+            )
+            if move or entry is None:
+                return move
+        over = p95 - total
+        index = entry.index + entry.steps(over, over > FAR * total, self._turn)
+        if stage != fault:
+            why += f", nothing left for it; {stage} takes {ms(stages[stage])}"
+        return self._move(entry, index, "try", f"{why}; trying {step(entry, index)}", now, stage)
 
     def _choices(self, stage: str) -> list[Standing]:
         """Return the knobs that may shorten `stage` now, the most promising first."""
-        broken = {name for name, limit in self._limits.items() if self._window.strain(name, limit)}
+        broken = self._broken()
         return sorted(
             (
                 entry
                 for entry in self._free
                 if stage in entry.knob.stages
+                and entry.index >= entry.knob.start  # else a guard rail has the say
                 and entry.room(self._turn)
                 and not broken.intersection(entry.knob.guards)
             ),
@@ -247,11 +232,18 @@ class Tuner:
     def _judge(self, trial: Trial, now: float) -> Move | None:
         """End a trial as soon as it is clear how."""
         window, entry = self._window, trial.standing
-        if trial.steps > 0 and (broken := self._broken(entry)):
-            if broken in entry.knob.guards:
+        # What is known to break whatever is set ends no trial of a knob that does not strain it.
+        broken = self._broken() - (self._said - set(entry.knob.guards))
+        if trial.steps > 0 and broken:
+            own = broken.intersection(entry.knob.guards)
+            if own:
                 entry.strain(self._turn)
-            return self._take_back(trial, self._strain(broken), now)
-        if len(window) < MEASURED:
+            return self._take_back(trial, self._tell(min(own or broken)), now)
+        if trial.steps < 0 and (move := self._relieve(now)):
+            self._end()
+            return move
+        verdict = trial.verdict(window, self.budget)
+        if verdict == "open":
             if now < window.since + LONGEST_AGO:
                 return None
             few = f"only {len(window)} turns in {LONGEST_AGO:.0f} s"
@@ -259,10 +251,7 @@ class Tuner:
                 return self._take_back(trial, few, now)
             self._end()
             return None
-        verdict = trial.verdict(window, self.budget)
-        if verdict == "open":
-            return None
-        entry.learn(trial.gain(window), trial.steps)
+        entry.learn(trial.before, trial.gain(window))
         if verdict == "good":
             entry.settle()
             if trial.stage:
@@ -270,37 +259,33 @@ class Tuner:
             self._end()
             return None
         if trial.stage:
-            entry.useless.close(self._turn)
-            reason = f"gained {_ms(trial.gain(window))} ± {_ms(trial.noise(window))}"
+            entry.fail(self._turn)
+            reason = f"gained {ms(trial.gain(window))} ± {ms(trial.noise(window))}"
         else:
             entry.held.close(self._turn)
-            reason = f"{self._name} {_ms(self._p95)} over {_ms(self.budget.total)}"
+            reason = f"{self._name} {ms(self._p95)} over {ms(self.budget.total)}"
         return self._take_back(trial, reason, now)
 
-    def _broken(self, entry: Standing) -> str:
-        """Return a guard rail that broke in the trial of `entry`, "" if none did."""
-        for guard, limit in self._limits.items():
-            known = guard in self._said and guard not in entry.knob.guards
-            if not known and self._window.strain(guard, limit):
-                return guard
-        return ""
+    def _broken(self) -> set[str]:
+        """Return the guard rails that are broken."""
+        return {name for name, limit in self._limits.items() if self._window.strain(name, limit)}
 
     def _keep(self, trial: Trial, now: float) -> Move:
-        """Leave the knob as it is; its turns are the measure of what comes next."""
+        """Leave the knob as it is, and measure anew."""
         entry, p95 = trial.standing, self._p95
         before = trial.past.percentile(self.budget.percentile)
         entry.held.close(self._turn)
-        self._window.resume(self._window.since)
         self._end()
         self._measuring = True
-        name, gain = entry.knob.name, _ms(trial.gain(self._window))
-        reason = f"{self._name} {_ms(before)} -> {_ms(p95)}; {name} {entry.value:g} gained {gain}"
+        name, gain = entry.knob.name, ms(trial.gain(self._window))
+        reason = f"{self._name} {ms(before)} -> {ms(p95)}; {name} {entry.value:g} gained {gain}"
+        self._window = Window(now)  # those that it was kept for were fast by chance, too
         return Move(now, name, entry.value, entry.value, "keep", reason, before, p95, True)
 
     def _take_back(self, trial: Trial, why: str, now: float) -> Move | None:
         """Undo a trial."""
         p95 = self._p95 if len(self._window) else None
-        reason = f"{why}; back: {_step(trial.standing, trial.before)}"
+        reason = f"{why}; back: {step(trial.standing, trial.before)}"
         self._end()
         move = self._move(trial.standing, trial.before, "roll_back", reason, now)
         self._window = trial.past
@@ -320,7 +305,7 @@ class Tuner:
             rate = self._window.strain(guard, limit)
             if not rate:
                 continue
-            why = self._strain(guard)
+            why = self._tell(guard)
             choices = [e for e in self._free if guard in e.knob.guards and e.index > 0]
             if not choices:
                 if move := self._give_up(guard, f"{why}; no setting is safer", now):
@@ -332,23 +317,26 @@ class Tuner:
                 index = entry.knob.start if entry.index > entry.knob.start else 0
             if self._mode == "on":
                 entry.strain(self._turn)
-            if move := self._move(entry, index, "relieve", f"{why}; {_step(entry, index)}", now):
+            if move := self._move(entry, index, "relieve", f"{why}; {step(entry, index)}", now):
                 return move
         return None
 
-    def _restore(self, now: float) -> Move | None:
-        """Take a knob one step back to where it was configured, the cheapest first."""
+    def _restore(self, now: float, safer: bool = False) -> Move | None:
+        """Take a knob one step back to where it was configured, the cheapest first.
+
+        Over the budget, only those that are `safer` than configured.
+        """
         p95, total = self._p95, self.budget.total
         for entry in sorted(self._free, key=lambda entry: entry.price):
             index = entry.index + entry.homeward(self._turn)
-            if index == entry.index:
+            if index == entry.index or (safer and index < entry.index):
                 continue
-            if index < entry.index and p95 + (entry.effect or 0.0) > (1 - ROOM) * total:
+            if index < entry.index and p95 + entry.gains.get(entry.index, 0.0) > (1 - ROOM) * total:
                 # Believed once: another disturbance may have ended in the trial that it is from.
                 entry.held.close(self._turn)
-                entry.effect = None
+                entry.gains.clear()
                 continue
-            reason = f"{self._name} {_ms(p95)} within {_ms(total)}; {_step(entry, index)}"
+            reason = f"{self._name} {ms(p95)} of {ms(total)}; {step(entry, index)}"
             return self._move(entry, index, "restore", reason, now, "")
         return None
 
@@ -360,7 +348,7 @@ class Tuner:
             start = entry.knob.start
             if entry.index > start or entry.homeward(self._turn):
                 few = f"only {len(self._window)} turns in {LONGEST_AGO:.0f} s"
-                return self._move(entry, start, "restore", f"{few}; {_step(entry, start)}", now)
+                return self._move(entry, start, "restore", f"{few}; {step(entry, start)}", now)
         return None
 
     # What every move has.
@@ -401,6 +389,12 @@ class Tuner:
         return move
 
     @property
+    def _goal(self) -> float:
+        """What the percentile has to come down to, in seconds: with room once anything moved."""
+        moved = any(entry.index > entry.knob.start for entry in self._free)
+        return self.budget.total * (1 - ROOM if moved else 1)
+
+    @property
     def _name(self) -> str:
         return f"p{self.budget.percentile:g}"
 
@@ -409,17 +403,9 @@ class Tuner:
         """The budget's percentile of the window's turns, in seconds."""
         return self._window.percentile(self.budget.percentile)
 
-    def _strain(self, guard: str) -> str:
+    def _tell(self, guard: str) -> str:
         """Say how far a guard rail is over its limit."""
         share = "of engine time" if guard == SHARE else "of turns"
         limit = self._limits[guard]
         rate = self._window.strain(guard, limit)
         return f"{guard} at {rate:.0%} {share}, over {limit:.0%}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
-
-
-def _step(entry: Standing, index: int) -> str:
-    return f"{entry.knob.name} {entry.value:g} -> {entry.knob.values[index]:g}"

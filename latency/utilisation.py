@@ -142,9 +142,8 @@ class Utilisation:
 
     def assumed(self, calls: int) -> bool:
         """Tell whether what is expected of `calls` is much more than was measured so far."""
-        loop = self.resources["loop"]
-        name, used = self.busiest(calls)
-        return used > MUCH * self.resources.get(name, loop).utilisation
+        one = max(self.resources.values(), key=lambda one: one.with_calls(calls, self.calls))
+        return one.with_calls(calls, self.calls) > MUCH * one.utilisation
 
     def room(self, most: float, calls: int) -> int:
         """Return how many calls more than `calls` keep every resource below `most`."""

@@ -3,12 +3,12 @@
 Windows are small, so that a disturbance is mended within two hundred turns; and the 95th
 percentile of twenty turns is one turn. So nothing is decided by a percentile: whether the
 budget is kept is the number of turns that are over it, against the number that would be
-tolerated, and whether a move helped is the mean of the slower half, against its own error.
+tolerated, and whether a move helped is the mean of the turns, against its own error.
 """
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import fmean, pvariance
 
@@ -53,7 +53,7 @@ class Level:
     """How slow turns are, in seconds.
 
     Attributes:
-        mean: Mean of their slower half.
+        mean: Their mean.
         error: Its standard error.
     """
 
@@ -116,14 +116,17 @@ class Window:
         """Return that percentile of the turns, in seconds. There must be a turn."""
         return percentile([turn.total for turn in self._turns], percent)
 
-    def level(self) -> Level:
-        """Return how slow the latest `RECENT` turns are. There must be a turn."""
-        totals = sorted(turn.total for turn in list(self._turns)[-RECENT:])
-        slower = totals[len(totals) // 2 :]
-        mean = fmean(slower)
-        # That of a tail's mean: where the tail begins is chance, too.
-        beginning = (mean - slower[0]) ** 2 / 2
-        return Level(mean, math.sqrt((pvariance(slower, mean) + beginning) / len(slower)))
+    def level(self, without: Collection[str] = ()) -> Level:
+        """Return how slow the latest `RECENT` turns are, `without` some stages.
+
+        There must be a turn.
+        """
+        times = [
+            turn.total - sum(turn.stages.get(stage, 0.0) for stage in without)
+            for turn in list(self._turns)[-RECENT:]
+        ]
+        mean = fmean(times)
+        return Level(mean, math.sqrt(pvariance(times, mean) / len(times)))
 
     def stages(self, over: float) -> dict[str, float]:
         """Return the mean seconds by stage of the turns `over` that long, else of the slowest."""

@@ -4,6 +4,7 @@ from who is tested: only what a real server shows is seen."""
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from latency.prediction import Forecast, Predictor
 from latency.trace import percentile
@@ -127,3 +128,48 @@ def capacity(budget: float, **hidden: float) -> int:
         if percentile(waits[len(waits) // 5 :], 95) > budget:
             return calls - 1
         calls += max(1, calls // 20)
+
+
+HIDDEN: tuple[dict[str, float], ...] = (
+    {"service": 0.1},
+    {"service": 0.05, "silent": 5.0},
+    {"service": 0.05, "noise": 0.15},
+    {"service": 0.02, "media": 0.002},
+    {"service": 0.02},
+    {"service": 0.005, "media": 0.003},
+)
+"""Servers that hold from 30 to 250 calls."""
+
+
+def storm(rate: int) -> Callable[[float], int]:
+    """Return how many want a call in a step, `rate` a second."""
+    return lambda passed: int((passed + LOOK) * rate) - int(passed * rate)
+
+
+def main() -> None:
+    """Print what each server can hold, and what was taken when too many came."""
+    for hidden in HIDDEN:
+        fits = capacity(0.8, **hidden)
+        for rate in (5, 50):
+            server, ends = QueueServer(**hidden), random.Random(3)  # type: ignore[arg-type]
+            seen = run(
+                server,
+                Predictor(0.8),
+                240.0,
+                storm(rate),
+                ending=partial(_ending, server, ends),
+                measured_after=60.0,
+            )
+            print(
+                f"{hidden} holds {fits}; {rate}/s: at most {seen.most}, {len(server.calls)} in the "
+                f"end, p95 {percentile(seen.waits, 95):.2f} s, {seen.episodes} saturations"
+            )
+
+
+def _ending(server: QueueServer, ends: random.Random, passed: float) -> int:
+    """Return how many calls of 90 s end in a step."""
+    return int(ends.random() < len(server.calls) / 90 * LOOK)
+
+
+if __name__ == "__main__":
+    main()

@@ -80,7 +80,7 @@ async def test_turns_are_kept_with_what_a_page_shows(tmp_path: Path) -> None:
             assert steering is not None
             shown = steering.snapshot()
             await caller.hang_up()
-        assert shown["calls"] == {"active": 1, "max": 32, "predicted_p95": None}
+        assert (shown["calls"]["active"], shown["calls"]["max"]) == (1, 32)
         assert (shown["budget"]["total"], shown["tuner"]["mode"]) == (0.25, "on")
         assert shown["tuner"]["values"]["turn.wait"]["value"] == 0.3
         assert [record["turn"] for record in shown["records"]] == [2, 3]

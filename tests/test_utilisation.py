@@ -81,3 +81,10 @@ def test_an_engine_of_one_call_is_busy_with_nobody_else() -> None:
         known.worked({"llm": 2.0})
     known.measured({"loop": 0.1}, 0.001, 1, 100.0)
     assert "llm" not in known.resources
+
+
+def test_what_was_not_measured_yet_is_assumed() -> None:
+    known = measured([0.1], calls=2)
+    assert known.assumed(6)
+    assert not measured([0.1] * 60, calls=10).assumed(10)
+    assert not measured([0.1] * 60, calls=10, late=0.1).assumed(10)  # the lateness was measured

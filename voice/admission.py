@@ -99,7 +99,9 @@ class Admission:
         """Take what a call tells of itself."""
         match event:
             case {"type": "turn", "total": float(total)}:
-                self.predictor.answered(total, now)
+                # A caller with a budget of its own counts by the share of it that it waited.
+                own = event.get("budget") or self._budget.total
+                self.predictor.answered(total * self._budget.total / own, now)
             case {"type": "work", "seconds": seconds, "wasted": wasted}:
                 self.predictor.worked(seconds, wasted)
 
@@ -127,8 +129,9 @@ class Admission:
                 f"{forecast.utilisation:.0%} busy"
             )
         return (
-            f"saturated: with one more call {self._budget.percentile:g} % of the answers would "
-            f"take up to {forecast.p95:.2f} s; the budget is {self._budget.total:g} s"
+            f"saturated: with more calls {self._budget.percentile:g} % of the answers would take "
+            f"up to {forecast.p95:.3f} s, more than {forecast.limit:.3f} s; the budget is "
+            f"{self._budget.total:g} s"
         )
 
     @property
@@ -152,7 +155,7 @@ class Admission:
             self._metrics.saturations.inc()
             known = forecast or self.predictor.forecast(self._calls, now)
             log.warning(
-                "%s; %d calls go on, one more would take the %s to %.0f %%",
+                "%s (%d calls go on; one more takes the %s to %.0f %%)",
                 self.reason(known),
                 self._calls,
                 known.resource,

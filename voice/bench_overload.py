@@ -25,18 +25,27 @@ from voice.bench_calls import UTTERANCES, Conditions, faults, machine, noise, sp
 from voice.callers import RATE, Caller, Plan
 from voice.settings import from_process
 
-RAMP = 0.02
-"""Seconds from one new caller to the next: fifty a second."""
+RAMP = {"websocket": 0.02, "webrtc": 0.1}
+"""Seconds from one new caller to the next: fifty a second, and as many as can make their offers."""
 
 ANSWER_WITHIN = 0.1
 """Seconds in which a refused caller must know."""
 
-SETTLE = 45.0
-"""Seconds from the last new caller until the server knows what its calls cost: whoever it took is
-measured from then on."""
+SETTLE = 75.0
+"""Seconds from the last new caller until it is measured: the server knows by then what its calls
+cost, and whoever was refused, and told to wait as long as anybody is, has come back."""
 
 CAPACITY = 300
 """Calls that the profile holds on one core, where nothing else is said."""
+
+
+COUNTERS = {
+    "voice_saturations_total": "saturations",
+    "voice_loop_late_seconds": "loop_late_s",
+    'voice_speculations_total{outcome="kept"}': "speculations_kept",
+    'voice_speculations_total{outcome="dropped"}': "speculations_dropped",
+}
+"""What the server counts that is told, and under which name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +181,12 @@ async def overload(
     The budget is that of this process's settings: `VOICE_BUDGET_TOTAL`.
 
     Raises:
+        ValueError: If there is no such transport.
         RuntimeError: If those who were taken had too little, or a refusal was late or without a
             hint; the line is printed all the same.
     """
+    if transport not in RAMP:
+        raise ValueError(f"--transport is {transport!r}; expected {' or '.join(RAMP)}")
     budget = from_process({"profile": "bench"}).settings.budget
     settings = conditions.settings() | {"admission": True, "max_calls": 10 * count}
     server_core, own_core = bench_server.apart()
@@ -185,7 +197,7 @@ async def overload(
             callers = []
             for number in range(2 * count):
                 callers.append(group.create_task(crowd.one(number, 2 * count)))
-                await asyncio.sleep(RAMP)
+                await asyncio.sleep(RAMP[transport])
             await asyncio.sleep(SETTLE)
             crowd.begin()
             since, begun = monotonic(), server.usage()
@@ -284,6 +296,5 @@ async def _counters(url: str) -> dict[str, float]:
     """Return what the server counted."""
     async with httpx.AsyncClient(timeout=10) as client:
         text = (await client.get(f"{url}/metrics")).text
-    wanted = {"voice_saturations_total": "saturations", "voice_loop_late_seconds": "loop_late_s"}
-    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(tuple(wanted)))
-    return {wanted[name]: float(value) for name, value in pairs if name in wanted}
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+    return {shown: float(values.get(name, 0)) for name, shown in COUNTERS.items()}

@@ -121,10 +121,17 @@ class Recording:
         self.overlapped = 0.0
         return trace
 
-    def acknowledged(self, turn: int, now: float) -> None:
-        """Note that the client says that it plays the answer; only the first time counts."""
-        if self.trace.of(turn).at("played") is None:
-            self.trace.mark("played", turn, now)
+    def acknowledged(self, turn: int, now: float, late: float | None = None) -> None:
+        """Note that the client plays the answer; only the first time counts.
+
+        It does so now, or so many seconds after it was told of the turn, where it says that.
+        """
+        trace = self.trace.known(turn)
+        if trace is None or trace.at("played") is not None:
+            return
+        if (sent := trace.at("sent")) is not None:
+            told = now if late is None else sent + late
+            self.trace.mark("played", turn, told if sent <= told <= now else now)
 
     def over(
         self, turn: int, outcome: Outcome, underruns: int, making: asyncio.Task[None] | None

@@ -167,6 +167,8 @@ class Session:
                 self._refuse("bad_message", 'a "text" message needs a string in "text"')
             case {"type": "session", **given}:
                 self._choose(given)
+            case {"type": "played", "turn": int(turn), "late": float(late)}:
+                self._recording.acknowledged(turn, self._now(), late)
             case {"type": "played", "turn": int(turn)}:
                 self._recording.acknowledged(turn, self._now())
 
