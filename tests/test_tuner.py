@@ -1,5 +1,6 @@
 from collections import deque
 from collections.abc import Sequence
+from heapq import heappop, heappush
 
 import pytest
 from hypothesis import given, settings
@@ -49,6 +50,32 @@ class Line:
                 assert move.kind == kind, move
                 return move
         raise AssertionError(f"no {kind} in 400 turns")
+
+
+class Busy:
+    """Many turns a second, which strain guard rails; that is told when their replies are over."""
+
+    def __init__(self, rate: int, reply: float) -> None:
+        early = Knob("first", ("tts",), (24.0, 8.0), 1, ("underruns",))
+        self.tuner = Tuner((WAIT, early), BUDGET, RAILS, "on")
+        self.rate, self.reply = rate, reply
+        self.ends: list[tuple[float, float, str]] = []
+
+    def turns(self, count: int, **strains: float) -> list[Move]:
+        """Answer `count` turns; of each `1 / share` of them, one strains that rail."""
+        tuner, moves = self.tuner, []
+        for number in range(count):
+            now = number / self.rate
+            broke = next((g for g, of in strains.items() if number % round(1 / of) == 1), "")
+            heappush(self.ends, (now + (0.8 if broke == "cut_ins" else self.reply), now, broke))
+            tuner.answered({"endpoint": 0.2, "llm": 0.1, "tts": 0.1}, 0.4, now, now + 0.4)
+            while self.ends[0][0] <= now:
+                _, began, guard = heappop(self.ends)
+                tuner.worked(0.3, began)
+                if guard:
+                    tuner.strained(guard, 1.0, began)
+            moves += tuner.decide(now)
+        return moves
 
 
 # One decision after the other.
@@ -125,6 +152,19 @@ def test_a_guard_rail_that_breaks_without_a_trial_makes_its_knob_safer() -> None
     move = line.until("relieve", guard="cut_ins")
     assert (move.knob, move.before, move.after) == ("wait", 0.2, 0.8)
     assert line.turns(30, endpoint=0.74)[0].kind == "give_up"  # the rail wins over the budget
+
+
+@pytest.mark.parametrize("rate", [1, 10, 50])
+def test_a_guard_rail_is_seen_however_many_turns_are_answered_before_a_reply_is_over(
+    rate: int,
+) -> None:
+    line = Busy(rate, reply=5.0)
+    assert line.turns(400 + 10 * rate, underruns=0.15)[0].kind == "relieve"
+
+
+@pytest.mark.parametrize("rate", [1, 10, 50])
+def test_replies_that_were_cut_off_and_so_are_over_first_are_not_all_replies(rate: int) -> None:
+    assert Busy(rate, reply=5.0).turns(30 * rate + 200, cut_ins=0.04) == []
 
 
 def test_a_guard_rail_that_is_far_over_has_its_knob_at_its_safest_at_once() -> None:
