@@ -59,16 +59,19 @@ class Busy:
         early = Knob("first", ("tts",), (24.0, 8.0), 1, ("underruns",))
         self.tuner = Tuner((WAIT, early), BUDGET, RAILS, "on")
         self.rate, self.reply = rate, reply
+        self.answered = 0
         self.ends: list[tuple[float, float, str]] = []
 
-    def turns(self, count: int, **strains: float) -> list[Move]:
+    def turns(self, count: int, endpoint: float = 0.2, **strains: float) -> list[Move]:
         """Answer `count` turns; of each `1 / share` of them, one strains that rail."""
         tuner, moves = self.tuner, []
-        for number in range(count):
-            now = number / self.rate
-            broke = next((g for g, of in strains.items() if number % round(1 / of) == 1), "")
+        for _ in range(count):
+            now = self.answered / self.rate
+            broke = next((g for g, of in strains.items() if self.answered % round(1 / of) == 1), "")
+            self.answered += 1
             heappush(self.ends, (now + (0.8 if broke == "cut_ins" else self.reply), now, broke))
-            tuner.answered({"endpoint": 0.2, "llm": 0.1, "tts": 0.1}, 0.4, now, now + 0.4)
+            stages = {"endpoint": endpoint, "llm": 0.1, "tts": 0.1}
+            tuner.answered(stages, sum(stages.values()), now, now + 0.4)
             while self.ends[0][0] <= now:
                 _, began, guard = heappop(self.ends)
                 tuner.worked(0.3, began)
@@ -165,6 +168,15 @@ def test_a_guard_rail_is_seen_however_many_turns_are_answered_before_a_reply_is_
 @pytest.mark.parametrize("rate", [1, 10, 50])
 def test_replies_that_were_cut_off_and_so_are_over_first_are_not_all_replies(rate: int) -> None:
     assert Busy(rate, reply=5.0).turns(30 * rate + 200, cut_ins=0.04) == []
+
+
+def test_a_knob_that_strains_a_rail_is_not_kept_before_replies_with_it_are_over() -> None:
+    line = Busy(50, reply=5.0)
+    while not (moves := line.turns(1, endpoint=0.35)):
+        pass
+    assert [move.kind for move in moves] == ["try"]
+    assert line.turns(5 * 50, endpoint=0.2) == []
+    assert [move.kind for move in line.turns(20, endpoint=0.2)] == ["keep"]
 
 
 def test_a_guard_rail_that_is_far_over_has_its_knob_at_its_safest_at_once() -> None:
