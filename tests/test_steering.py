@@ -245,6 +245,14 @@ def test_the_split_follows_what_turns_need(tmp_path: Path) -> None:
     assert call.steering.at_fault({"endpoint": 0.3, "tts": 0.1}, 0.25) == "endpoint"
 
 
+def test_typed_turns_do_not_make_listening_take_no_time(tmp_path: Path) -> None:
+    call = Conversation(tmp_path, tuner="off")
+    for _ in range(12):
+        call.turns(4)
+        call.turn(llm=0.1, tts=0.1)  # nobody was listened to
+    assert call.steering.budget.split["endpoint"] > 0.2
+
+
 def test_a_long_log_is_put_aside_when_another_is_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

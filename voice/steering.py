@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any, Literal
 
-from latency.budget import Budget, Floors, at_fault, derived
+from latency.budget import BEFORE, Budget, Floors, at_fault, derived
 from latency.distribution import EDGES, Distribution
 from latency.trace import NAMES
 from latency.tuner import LOGGED, Move, Tuner
@@ -166,7 +166,8 @@ class Steering:
 
     def _answered(self, stages: Mapping[str, float], total: float, budget: float) -> None:
         """Take a turn; one with a budget of its own counts by the share of it that it took."""
-        self.floors.note(stages)
+        if not BEFORE.isdisjoint(stages):  # what was typed tells nothing of how long one listens
+            self.floors.note(stages)
         if self.tuner is None:
             return
         now, scale = self._clock(), self.budget.total / budget
