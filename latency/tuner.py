@@ -125,6 +125,15 @@ class Tuner:
         self.log.append(move)
         return [move]
 
+    def lose(self, name: str, value: float) -> None:
+        """Note that a knob could not be moved: it is at `value` and stays there."""
+        if self._trial and self._trial.standing.knob.name == name:
+            self._end()
+        for entry in self._free:
+            if entry.knob.name == name:
+                entry.index = entry.knob.values.index(value)
+        self._free = [entry for entry in self._free if entry.knob.name != name]
+
     # Watching and measuring.
 
     def _watch(self, now: float) -> Move | None:

@@ -140,6 +140,36 @@ def test_what_is_pinned_stays(tmp_path: Path) -> None:
     assert not call.steering.values()["phrases.first"]["pinned"]
 
 
+def test_a_knob_that_cannot_be_moved_is_left_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Conversation(tmp_path, tuner="on")
+
+    def cannot(name: str, value: float) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr(call.knobs, "set", cannot)
+    call.turns(600)
+    moves = [move for move in call.told if move["after"] != move["before"]]
+    assert moves[0]["knob"] == "turn.wait"
+    assert not any(move["applied"] for move in moves)
+    assert len({move["knob"] for move in moves}) == len(moves)  # each is tried once
+    assert call.steering.tuner is not None
+    assert call.steering.tuner.values == call.knobs.values
+
+
+def test_a_log_that_cannot_be_written_ends_no_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path, *_: Any) -> None:
+        raise PermissionError
+
+    call = Conversation(tmp_path, tuner="on")
+    monkeypatch.setattr(Path, "stat", denied)
+    call.turns(120)
+    assert call.told
+
+
 def test_a_pin_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"did you mean turn\.wait"):
         Conversation(tmp_path, pinned="turn.wiat")

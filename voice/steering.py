@@ -8,7 +8,8 @@ looks (`/dashboard`). It has no task and no timer: it runs when a call tells som
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Literal
@@ -199,12 +200,14 @@ class Steering:
         """Let the tuner decide; do what it says."""
         tuner.budget = self.budget
         for move in tuner.decide(now):
-            self._keep(move)
             if move.applied and move.after != move.before:
                 try:
                     self.knobs.set(move.knob, move.after)
-                except ValueError:
+                except ValueError:  # an engine that was started anew may be able to do less
                     log.exception("the tuner cannot move %s to %g", move.knob, move.after)
+                    tuner.lose(move.knob, move.before)
+                    move = replace(move, applied=False)
+            self._keep(move)
 
     def _budget(self) -> Budget:
         given = self._settings.budget
@@ -225,6 +228,7 @@ class Steering:
 def opened(data: Path) -> CallLog:
     """Return the log that moves are written to, in `data`; a long old one is put aside."""
     file = data / "tuner.jsonl"
-    if file.is_file() and file.stat().st_size > LONGEST_LOG:
-        file.replace(data / "tuner.old.jsonl")
+    with suppress(OSError):  # what cannot be written, the log says
+        if file.stat().st_size > LONGEST_LOG:
+            file.replace(data / "tuner.old.jsonl")
     return CallLog(data)
