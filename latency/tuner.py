@@ -351,13 +351,16 @@ class Tuner:
 
     def _return_idle(self, now: float) -> Move | None:
         """Put a knob where it was configured, after a time with too few turns to judge by."""
-        if now < self._window.since + LONGEST_AGO:
+        since = self._window.since
+        if now < since + LONGEST_AGO:
             return None
         for entry in self._free:
             start = entry.knob.start
             if entry.index > start or entry.homeward(self._turn):
                 few = f"only {len(self._window)} turns in {LONGEST_AGO:.0f} s"
-                return self._move(entry, start, "restore", f"{few}; {step(entry, start)}", now)
+                move = self._move(entry, start, "restore", f"{few}; {step(entry, start)}", now)
+                self._window = Window(since)  # the others follow at once
+                return move
         return None
 
     # What every move has.

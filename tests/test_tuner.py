@@ -212,6 +212,18 @@ def test_an_idle_machine_stands_where_it_was_configured() -> None:
     assert (move.kind, move.knob, move.after) == ("restore", "lead", 0.1)
 
 
+def test_on_an_idle_machine_all_knobs_go_back_at_once() -> None:
+    line = Line((Knob("lead", ("llm",), (0.1, 0.3), 0), Knob("beam", ("llm",), (5, 1), 0)))
+    for llm in (0.5, 0.4):
+        line.until("try", llm=llm)
+        line.until("keep", llm=llm - 0.1)
+    assert line.tuner.values == {"lead": 0.3, "beam": 1}
+    later = line.now + 302.0
+    back = [*line.tuner.decide(later), *line.tuner.decide(later + 1)]
+    assert [move.kind for move in back] == ["restore"] * 2
+    assert line.tuner.values == {"lead": 0.1, "beam": 5}
+
+
 def test_knobs_go_back_when_there_is_room_and_stay_where_there_is_none() -> None:
     line = Line()
     line.until("try", llm=0.35)
