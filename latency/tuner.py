@@ -95,7 +95,8 @@ class Tuner:
             return f"{doing} {self._trial.standing.knob.name}"
         if self._stuck:
             return f"no setting helps: {self._stuck}"
-        return "over budget: measuring" if self._measuring else "within budget"
+        over = self._measuring or self._window.over(self.budget)
+        return "over budget: measuring" if over else "within budget"
 
     def answered(self, stages: Mapping[str, float], total: float, began: float, now: float) -> None:
         """Take a turn whose first sound has left; `began` is when the caller fell silent."""

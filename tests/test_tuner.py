@@ -264,6 +264,13 @@ def test_observing_says_what_it_would_do_and_does_nothing() -> None:
     assert [(move.kind, move.knob, move.applied) for move in moves] == [("relieve", "wait", False)]
 
 
+def test_observing_it_never_says_that_turns_over_the_budget_are_within() -> None:
+    line = Line(mode="observe")
+    line.until("try", llm=0.35)
+    states = {(line.turns(1, llm=0.35), line.tuner.state)[1] for _ in range(60)}
+    assert states == {"over budget: measuring"}
+
+
 def test_a_bar_doubles_up_to_a_limit() -> None:
     bar = Bar()
     lengths = []
