@@ -153,7 +153,7 @@ class Tuner:
             self._window = Window(now)
             self._measuring = True
             return None
-        if turns < JUDGED:
+        if turns < JUDGED and now < self._window.since + LONGEST_AGO:
             return None
         self._stuck = ""
         if turns == KEPT and not self._broken():

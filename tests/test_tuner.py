@@ -212,6 +212,18 @@ def test_an_idle_machine_stands_where_it_was_configured() -> None:
     assert (move.kind, move.knob, move.after) == ("restore", "lead", 0.1)
 
 
+def test_knobs_go_back_with_few_callers_who_are_too_many_for_an_idle_machine() -> None:
+    line = Line()
+    line.until("try", llm=0.35)
+    line.until("keep", llm=0.2)
+    kinds = []
+    for _ in range(400):
+        line.now += 14.0  # 20 turns in 300 s
+        kinds += [move.kind for move in line.turns(1, llm=0.05)]
+    assert line.tuner.values["lead"] == 0.1
+    assert kinds == ["restore"]
+
+
 def test_on_an_idle_machine_all_knobs_go_back_at_once() -> None:
     line = Line((Knob("lead", ("llm",), (0.1, 0.3), 0), Knob("beam", ("llm",), (5, 1), 0)))
     for llm in (0.5, 0.4):
