@@ -179,6 +179,18 @@ def test_a_knob_that_strains_a_rail_is_not_kept_before_replies_with_it_are_over(
     assert [move.kind for move in line.turns(20, endpoint=0.2)] == ["keep"]
 
 
+def test_what_broke_a_rail_is_barred_for_half_a_minute_at_least() -> None:
+    line = Busy(50, reply=5.0)
+    while not (moves := line.turns(1, endpoint=0.35)):
+        pass
+    assert (moves[0].kind, moves[0].knob) == ("try", "wait")
+    while (move := next(iter(line.turns(1, endpoint=0.25, cut_ins=0.2)), None)) is None:
+        pass
+    assert move.kind == "roll_back"
+    moves = line.turns(31 * 50, endpoint=0.35)
+    assert [move.kind for move in moves if move.knob == "wait"] == []
+
+
 def test_a_guard_rail_that_is_far_over_has_its_knob_at_its_safest_at_once() -> None:
     line = Line()
     assert line.until("relieve", guard="cut_ins").after == 0.8
