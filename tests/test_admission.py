@@ -263,3 +263,13 @@ def test_what_calls_tell_is_what_is_predicted_from() -> None:
     assert described["observed_p95"] == pytest.approx(0.42)
     assert described["predicted_p95"] >= 0.42
     assert described["limit"] == pytest.approx(0.72)
+
+
+def test_a_caller_whose_line_stalls_is_no_load() -> None:
+    door = Admission(Settings(), Metrics())
+    for number in range(40):
+        stages = {"framing": 3.0, "vad": 0.06} if number % 4 else {"framing": 0.02, "vad": 0.06}
+        door.take({"type": "turn", "total": 0.4 + stages["framing"], "stages": stages}, 100.0)
+    for number in range(3):
+        door.look(0.0, 5, 101.0 + number)
+    assert door.describe()["observed_p95"] == pytest.approx(0.5)

@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 LOOK = 0.25
 """Seconds between two measurements; the processor's clock ticks every 0.01 s."""
 
+LINE = 0.1
+"""Seconds that a caller's packets may take and still be the machine's matter: a late loop reads
+them late, and every network has some jitter."""
+
 WHOLE = 4
 """Measurements of the loop between two of all processes, which reads a file for each thread."""
 
@@ -118,7 +122,9 @@ class Admission:
     def take(self, event: Mapping[str, Any], now: float) -> None:
         """Take what a call tells of itself."""
         match event:
-            case {"type": "turn", "total": float(total)}:
+            case {"type": "turn", "total": float(total), "stages": stages}:
+                line = stages.get("framing", 0.0) + stages.get("jitter", 0.0)
+                total -= max(0.0, line - LINE)  # fewer calls would not mend a line that stalls
                 # A caller with a budget of its own counts by the share of it that it waited.
                 own = event.get("budget") or self._budget.total
                 self.predictor.answered(total * self._budget.total / own, now)
