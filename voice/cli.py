@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voice import __version__, models_cli, settings, trace_cli
+from voice import __version__, models_cli, settings, trace_cli, tune_cli
 
 app = typer.Typer(
     name="voice",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(models_cli.app)
 app.add_typer(trace_cli.app)
+app.command()(tune_cli.tune)
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
 
