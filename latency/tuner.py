@@ -45,9 +45,10 @@ FAR = 0.2
 ROOM = 0.05
 """Share of the budget that has to be left when a knob goes back to the start."""
 
-FASTEST = 4.0
-"""Turns a second that count for how long what failed is barred: that a guard rail breaks is seen
-when replies are over, seconds later, and hundreds of turns with that value have begun by then."""
+FASTEST, AT_ONCE = 4.0, 8.0
+"""Turns a second that count for how long what failed is barred, and those that may come at once:
+that a guard rail breaks is seen when replies are over, seconds later, and by then hundreds of turns
+with that value may have begun."""
 
 CHANGED = 0.15
 """Share of the budget by which turns differ, without a move, when the conditions changed."""
@@ -76,7 +77,7 @@ class Tuner:
         self._free = [entry for entry in self._standings if entry.knob.name not in pinned]
         self._turn = 0
         """Turns that were answered so far, in all calls, `FASTEST` a second at most."""
-        self._turned_at = -math.inf
+        self._to_count, self._counted_at = AT_ONCE, 0.0
         self._window = Window(-math.inf)
         self._measuring = False
         self._trial: Trial | None = None
@@ -105,9 +106,11 @@ class Tuner:
 
     def answered(self, stages: Mapping[str, float], total: float, began: float, now: float) -> None:
         """Take a turn whose first sound has left; `began` is when the caller fell silent."""
-        if now >= self._turned_at + 1 / FASTEST:
+        self._to_count = min(AT_ONCE, self._to_count + FASTEST * (now - self._counted_at))
+        self._counted_at = now
+        if self._to_count >= 1:
+            self._to_count -= 1
             self._turn += 1
-            self._turned_at = now
         self._window.answered(Answered(began, total, dict(stages)))
 
     def strained(self, guard: str, amount: float, began: float) -> None:

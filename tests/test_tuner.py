@@ -187,7 +187,7 @@ def test_what_broke_a_rail_is_barred_for_half_a_minute_at_least() -> None:
     while (move := next(iter(line.turns(1, endpoint=0.25, cut_ins=0.2)), None)) is None:
         pass
     assert move.kind == "roll_back"
-    moves = line.turns(31 * 50, endpoint=0.35)
+    moves = line.turns(29 * 50, endpoint=0.35)
     assert [move.kind for move in moves if move.knob == "wait"] == []
 
 
