@@ -215,9 +215,14 @@ class TurnTrace:
 
     @property
     def cut_in(self) -> bool:
-        """Whether the caller went on right after the decision: it was a false one."""
+        """Whether the caller went on right after the decision: it was a false one.
+
+        Nobody decides that of one who typed.
+        """
         decided, sound = self.at("decided"), self.at("barge_in")
-        return decided is not None and sound is not None and sound - decided < CUT_IN
+        if decided is None or sound is None or self.at("vad_end") is None:
+            return False
+        return sound - decided < CUT_IN
 
     def forget(self) -> None:
         """Forget the work on an answer that was dropped before it was given."""

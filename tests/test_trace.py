@@ -96,6 +96,12 @@ def test_turns_do_not_mix() -> None:
     assert trace.of(2).total == pytest.approx(1.0)
 
 
+def test_who_speaks_right_after_typing_was_not_cut_off() -> None:
+    assert traced(*FULL, ("barge_in", 0.9)).of(1).cut_in
+    typed = [mark for mark in FULL if mark[0] not in ("arrived", "released", "vad_end")]
+    assert not traced(*typed, ("barge_in", 0.9)).of(1).cut_in
+
+
 MOMENTS = sorted({moment for _, first, last in STAGES for moment in (first, last)} - {"heard"})
 
 

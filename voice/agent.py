@@ -74,7 +74,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         if self.budget is not None:
-            within("Agent.budget", self.budget, *BUDGETS, "s")
+            within(f"the budget of agent {self.name}", self.budget, *BUDGETS, "s")
 
 
 def load(folder: Path, data: Path) -> Agent:
