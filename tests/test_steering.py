@@ -208,13 +208,6 @@ def test_what_a_record_strained_counts_for_the_turn_that_it_is_of(tmp_path: Path
     ]
 
 
-def test_a_reply_that_waits_for_a_tool_strains_no_knob(tmp_path: Path) -> None:
-    call = Conversation(tmp_path)
-    tuner = listened(call)
-    call.record(underruns=1, marks={"decided": 0.1, "tool_start": 0.2, "tool_end": 3.0})
-    assert not [what for what in tuner.heard if what[1] == "underruns"]
-
-
 def test_a_turn_counts_from_when_the_caller_fell_silent(tmp_path: Path) -> None:
     call = Conversation(tmp_path)
     tuner = listened(call)

@@ -184,13 +184,11 @@ class Steering:
         if self.tuner is None:
             return
         began = record["began"]
-        # After "one moment, please" there is nothing to say until the tool is done.
-        dry = 0 if "tool_start" in record["marks"] else record["underruns"]
         self.tuner.worked(record["worked"], began)
         self.tuner.strained("wasted", record["wasted"], began)
         for guard, amount in (
             ("cut_ins", record["cut_in"]),
-            ("underruns", dry),
+            ("underruns", record["underruns"]),
             ("misses", record["missed"]),
         ):
             if amount:
