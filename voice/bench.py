@@ -17,7 +17,7 @@ from rich.console import Console
 
 from latency.trace import percentile
 from transport.audio import Pcm
-from voice.bench_server import Measured, server
+from voice.bench_server import Measured, reachable, server
 from voice.calling import synthesise
 from voice.client import Caller, dial
 
@@ -58,8 +58,11 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
     Without `url`, a server of the default profile is started here and its memory measured.
 
     Raises:
-        RuntimeError: If the server does not get ready.
+        ValueError: If `url` is no address.
+        RuntimeError: If the server does not get ready, or nobody takes calls at `url`.
     """
+    if url:
+        await reachable(url, key)
     speech = [
         await synthesise(question, VOICES[number % len(VOICES)])
         for number, question in enumerate(QUESTIONS)

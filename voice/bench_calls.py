@@ -26,7 +26,7 @@ from transport.audio import Pcm, Resampler
 from voice import bench_server
 from voice.callers import RATE, Plan, Turn, babble, hold, noisy, white
 from voice.calling import synthesise
-from voice.settings import from_process
+from voice.settings import from_process, within
 
 UTTERANCES = (
     "Could you please tell me the time in London?",
@@ -65,6 +65,14 @@ class Conditions:
     noise: float = -math.inf
     babble: bool = False
     wait: float = 0.2
+
+    def __post_init__(self) -> None:
+        within("--reply", self.reply, 0.1, 600.0, "s")
+        within("--delays", self.delays, 0.0, 100.0)
+        if self.wait:
+            within("--wait", self.wait, 0.1, 3.0, "s")
+        if not self.noise <= 0.0:
+            raise ValueError(f"--noise is {self.noise:g} dBFS; expected 0, full scale, or less")
 
     def settings(self) -> dict[str, Any]:
         """Return them as the server's settings."""

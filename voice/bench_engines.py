@@ -223,6 +223,7 @@ def ratio(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _comparison(room: str, model: str, settings: Settings) -> Comparison:
+    _check_model(model)
     match room:
         case "llm":
             return _minds(Path(model) if model else _own_model(settings), settings)
@@ -231,6 +232,11 @@ async def _comparison(room: str, model: str, settings: Settings) -> Comparison:
         case "tts":
             return _mouths(_required(room, model, "vits ljspeech"), settings)
     raise ValueError(f"--engine is {room!r}; expected llm, asr or tts")
+
+
+def _check_model(model: str) -> None:
+    if model and not Path(model).is_dir():
+        raise ValueError(f"--model is {model!r}; expected a model's directory")
 
 
 def _required(room: str, model: str, recipe: str) -> Path:

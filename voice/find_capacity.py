@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -96,8 +95,7 @@ class Inquiry:
             raise ValueError(f"--cost-per-hour is {self.per_hour:g}; expected 0 or more")
         if self.period and not 3.0 <= self.period <= 300.0:
             raise ValueError(f"--period is {self.period:g} s; expected 3 to 300 s")
-        if self.url and urlsplit(self.url).scheme not in ("http", "https"):
-            raise ValueError(f"--url is {self.url!r}; expected http://HOST:PORT or https://…")
+        bench_server.check_address(self.url)
         if self.transport == "webrtc" and self.url:
             host = urlsplit(self.url).hostname
             if host not in LOOPBACK:
@@ -136,7 +134,7 @@ async def find(inquiry: Inquiry, console: Console, out: Console, *, only_json: b
         RuntimeError: If the server cannot be reached, goes away, or not even one call goes well.
     """
     if inquiry.url:
-        await _reachable(inquiry.url, inquiry.key)
+        await bench_server.reachable(inquiry.url, inquiry.key)
     cores = None
     if not inquiry.url:
         server_core, own_core = bench_server.apart()
@@ -222,23 +220,6 @@ async def _callers(inquiry: Inquiry, url: str) -> tuple[Make, float]:
         return WebSocketCrowd(url, plan, key=inquiry.key, reply=reply, silent=silent)
 
     return dial, period
-
-
-async def _reachable(url: str, key: str) -> None:
-    """Raise RuntimeError unless a server is there that takes calls with this key."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(timeout=10, headers=headers) as http:
-        try:
-            about = await http.get(f"{url.rstrip('/')}/v1/about")
-            ready = await http.get(f"{url.rstrip('/')}/readyz")
-        except httpx.TransportError as error:
-            raise RuntimeError(
-                f"nobody answers at {url}: {error}. Is voice serve running?"
-            ) from error
-    if about.status_code in (401, 403):
-        raise RuntimeError(f"{url} takes no calls without its key: give it with --key")
-    if ready.status_code != 200:
-        raise RuntimeError(f"{url} does not take calls now: /readyz says {ready.status_code}")
 
 
 def _title(inquiry: Inquiry) -> str:

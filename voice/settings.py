@@ -422,16 +422,20 @@ def _made(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**given)
 
 
-def from_process(flags: Mapping[str, Any]) -> Effective:
+def from_process(
+    flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> Effective:
     """Read the settings of this process: its environment and `voice.toml` or `VOICE_CONFIG`.
+
+    With another `environment`: those that a process started here with it would have.
 
     Raises:
         ValueError: As `load`.
     """
-    given = flags.get("config") or os.environ.get("VOICE_CONFIG")
+    given = flags.get("config") or environment.get("VOICE_CONFIG")
     file = Path(given) if given else Path("voice.toml")
     rest = {name: value for name, value in flags.items() if name != "config"}
-    return load(file if given or file.is_file() else None, os.environ, rest)
+    return load(file if given or file.is_file() else None, environment, rest)
 
 
 def value_of(settings: Settings, name: str) -> Any:
