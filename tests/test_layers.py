@@ -59,6 +59,17 @@ CORES = (
     "voice/prefill.py",
     "voice/schedule.py",
     "voice/sweep.py",
+    "voice/tune_figures.py",
+    "voice/tune_findings.py",
+    "voice/tune_front.py",
+    "voice/tune_ladders.py",
+    "voice/tune_plots.py",
+    "voice/tune_profile.py",
+    "voice/tune_report.py",
+    "voice/tune_results.py",
+    "voice/tune_runs.py",
+    "voice/tune_search.py",
+    "voice/tune_tables.py",
     "voice/turn.py",
 )
 

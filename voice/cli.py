@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from voice import __version__, bench_cli, models_cli, settings, trace_cli
+from voice import __version__, bench_cli, models_cli, settings, trace_cli, tune_cli
 
 app = typer.Typer(
     name="voice",
@@ -142,6 +142,7 @@ def talk(url: Url = SERVER, key: Key = "") -> None:
 
 
 app.command()(bench_cli.bench)
+app.command()(tune_cli.tune)
 
 
 @app.command()
