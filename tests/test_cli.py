@@ -31,7 +31,7 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models", "trace"]
+    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models", "trace", "tune"]
 )
 def test_every_command_has_help(command: str) -> None:
     done = voice(command, "--help")
@@ -93,6 +93,10 @@ def test_every_command_has_help(command: str) -> None:
         (["trace", "--data", "tests", "list"], {}, "voice trace list --data tests"),
         (["trace", "--slowest", "2", "list"], {}, "--slowest is no list"),
         (["trace", "export", "x", "--format", "xml"], {}, "expected json, chrome, otlp"),
+        (["tune", "--cost-per-hour", "-2"], {}, "--cost-per-hour is -2; expected 0 to 1000000"),
+        (["tune", "--out", "tests"], {}, "tests is a directory; expected a file to write"),
+        (["tune", "--report", "nowhere/x.html"], {}, "nowhere is no directory"),
+        (["tune", "--knobs", "turn.wiat"], {}, "did you mean turn.wait?"),
         (["models", "fetch"], {}, "voice models fetch NAME, or --profile cpu"),
         (["models", "fetch", "xtts-v2"], {}, "accept it with --accept-licence"),
         (["models", "fetch", "--profile", "cup"], {}, "expected one of embedded, cpu, gpu"),

@@ -69,7 +69,7 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
     ]
     settings = {"max_calls": max(calls), "key": key}
     async with server(url, settings) as measuring:
-        idle = measuring.usage().memory if measuring.process else None
+        idle = round(measuring.usage().memory, 1) if measuring.process else None
         for count in calls:
             measured, memory = await _measure(measuring, key, count, turns, speech)
             row = {
