@@ -6,17 +6,14 @@ written and every run is alike.
 """
 
 import asyncio
-import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
 
-from latency.trace import percentile
 from transport.audio import Pcm
+from voice.bench_row import machine, percentiles, print_row
 from voice.bench_server import Measured, reachable, server
 from voice.calling import synthesise
 from voice.client import Caller, dial
@@ -77,19 +74,14 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
                 "unit": "ms",
                 "calls": count,
                 "turns": len(measured.gaps),
-                **{
-                    f"p{percent}": round(1000 * percentile(measured.gaps, percent), 1)
-                    for percent in (50, 95, 99)
-                    if measured.gaps
-                },
+                **percentiles(measured.gaps, (50, 95, 99)),
                 "unanswered": measured.unanswered,
                 "underruns": measured.underruns,
                 "memory_mb": memory,
                 "idle_memory_mb": idle,
-                "python": platform.python_version(),
-                "machine": f"{os.cpu_count()} x {platform.machine()}",
+                **machine(),
             }
-            console.print(json.dumps(row), soft_wrap=True, highlight=False)
+            print_row(console, row)
 
 
 async def _measure(

@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from voice import bench_server
-from voice.bench_calls import UTTERANCES, Conditions, machine, speech
-from voice.bench_trace import print_row
+from voice.bench_calls import UTTERANCES, Conditions, speech
+from voice.bench_row import machine, print_row
 from voice.callers import Plan, hold
 
 ON: Mapping[str, str] = {"trace": "true", "tuner": "on"}

@@ -21,7 +21,8 @@ from rich.console import Console
 from latency.trace import percentile
 from transport.line import FRAME
 from voice import bench_server
-from voice.bench_calls import UTTERANCES, Conditions, faults, machine, noise, speech, spoken
+from voice.bench_calls import UTTERANCES, Conditions, faults, noise, speech, spoken
+from voice.bench_row import machine, percentiles, print_row
 from voice.callers import RATE, Caller, Plan
 from voice.capacity import Refusal
 from voice.settings import from_process
@@ -203,7 +204,7 @@ async def overload(
         "offered": 2 * count,
         "admitted": heard.calls,
         "turns": heard.turns,
-        **{f"p{n}": _ms(heard.gaps, n) for n in (50, 95, 99) if heard.gaps},
+        **percentiles(heard.gaps, (50, 95, 99)),
         "percentile": budget.percentile,
         "budget": 1000 * budget.total,
         "bad": dict(heard.bad),
@@ -217,7 +218,7 @@ async def overload(
     }
     wrong = _wrong(row, heard, askers.refusals, budget.total, budget.percentile)
     row["held"] = not wrong
-    console.print(json.dumps(row), soft_wrap=True, highlight=False)
+    print_row(console, row)
     if wrong:
         raise RuntimeError(f"overload: {'; '.join(wrong)}: see the line above")
 
@@ -243,7 +244,7 @@ def _refused(refusals: Sequence[Refusal]) -> dict[str, Any]:
     return {
         "refused": len(refusals),
         "refused_by": dict(Counter(refusal.code for refusal in refusals)),
-        **{f"refusal_p{n}": _ms(seconds, n) for n in (50, 95, 99) if seconds},
+        **{f"refusal_{p}": ms for p, ms in percentiles(seconds, (50, 95, 99)).items()},
         "refusal_max": round(1000 * max(seconds, default=0.0), 1),
         "without_hint": sum(not hint for hint in hints),
         "retry_after": [min(hints, default=0), max(hints, default=0)],
@@ -274,10 +275,6 @@ def _wrong(
     if row["without_hint"]:
         wrong.append(f"{row['without_hint']} refusals without retry_after")
     return wrong
-
-
-def _ms(seconds: Sequence[float], percent: float) -> float:
-    return round(1000 * percentile(seconds, percent), 1)
 
 
 async def _counters(url: str) -> dict[str, float]:

@@ -5,7 +5,6 @@ times, gets a core of its own and its callers another; real engines get every co
 callers real questions, a reply of any length and time to hear it out.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from voice.bench_calls import (
     REAL_PERIOD,
     UTTERANCES,
     Conditions,
-    machine,
     noise,
     real_engines,
     spoken,
 )
+from voice.bench_row import machine, print_row
 from voice.callers import RATE, Plan, noisy
 from voice.capacity import Goal
 from voice.capacity_search import Make, Search
@@ -159,7 +158,7 @@ async def find(inquiry: Inquiry, console: Console, out: Console, *, only_json: b
             style = "[bold]{}[/]" if number == 0 else "  {}"
             out.print(style.format(escape(sentence)), soft_wrap=True, highlight=False)
     row = found.row(inquiry.per_hour) | _described(inquiry, period) | machine()
-    out.print(json.dumps(row), soft_wrap=True, highlight=False, markup=False)
+    print_row(out, row)
     if not found.calls:
         why = found.levels[0][1].reason
         raise RuntimeError(f"not even one call goes well: {why}")
