@@ -21,6 +21,10 @@ GIVE_UP = 6.0
 """Seconds without an answer after which a caller speaks again."""
 
 
+AWAY = 0.1
+"""Seconds after the answer has come in which a frame that is sent late tells that the answer was
+read late, too."""
+
 STOPPED = 1.0
 """Seconds of an interruption after which an agent that speaks does not do so by inertia."""
 
@@ -172,7 +176,7 @@ class Talker:
             self.turns.append(Turn(number, now, interrupting=interrupting, said=said))
             self.done = len(self.turns) > plan.turns
         turn = self.turns[-1]
-        if turn.reply is None:
+        if turn.reply is None or now - turn.reply.first < AWAY:
             turn.late = max(turn.late, now - due)
         speech = self._speech
         position = self.sent - self._base
