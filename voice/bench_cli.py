@@ -172,7 +172,7 @@ def bench(
     only_json: OnlyJson = False,
 ) -> None:
     """Measure voice-to-voice latency from the waveforms; prints one JSON line a run."""
-    _check(context.params, _given(context))
+    check(context)
     if engine:
         from voice.bench_engines import compare
 
@@ -247,8 +247,9 @@ def bench(
             _run(loop(disturb.split(","), tuner.split(","), start, reply, count, transport, out))
 
 
-def _check(options: Mapping[str, Any], given: set[str]) -> None:
-    """Raise ValueError unless there is such a measurement and it takes what was `given`."""
+def check(context: typer.Context) -> None:
+    """Raise ValueError unless there is such a measurement and it takes the options given."""
+    options, given = context.params, _given(context)
     what, profile = options["what"], options["profile"]
     if what not in TAKES:
         raise ValueError(f"--what is {what!r}; expected {', '.join(TAKES)}")
