@@ -50,3 +50,6 @@ def test_a_benchmark_of_the_documentation_takes_its_options(arguments: str) -> N
 def test_an_option_that_changes_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="--minutes has no effect on --what pauses"):
         checked("--profile bench --what pauses --minutes 3")
+    with pytest.raises(ValueError, match="--reply has no effect on --find-capacity"):
+        checked("--find-capacity --reply 1")
+    checked("--find-capacity --profile bench --reply 1")

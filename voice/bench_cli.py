@@ -30,7 +30,10 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 }
 """The options of each --what, beside --profile."""
 
-SEARCH = ("find_capacity", "budget", "percentile", "url", "key", *TAKES["capacity"])
+SEARCH = (
+    *("find_capacity", "budget", "percentile", "url", "key", "turns", "transport", "most"),
+    *("period", "cost_per_hour", "only_json"),
+)
 
 ENGINE: tuple[str, ...] = ("engine", "model", "calls", "turns")
 
@@ -260,6 +263,7 @@ def check(context: typer.Context) -> None:
         meant, takes = "--engine", ENGINE
     elif options["find_capacity"]:
         meant, takes = "--find-capacity", ("profile", "what", *SEARCH)
+        takes += CONDITIONS if profile == "bench" else ()
         if what not in ("latency", "capacity"):
             raise ValueError(f"--find-capacity and --what {what} are two measurements: give one")
     elif profile == "embedded":

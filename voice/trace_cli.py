@@ -102,6 +102,8 @@ def export(
     text = exported(_logs(data).find(call), form)
     if to is None:
         typer.echo(text)
+    elif not to.parent.is_dir() or to.is_dir():
+        raise ValueError(f"--out is {to}; expected a file, in a directory that is there")
     else:
         to.write_text(text + "\n")
         out.print(f"{to}: {len(text) / 1000:.0f} kB", highlight=False, markup=False)
