@@ -1,4 +1,4 @@
-"""What a caller over WebRTC makes of the packets it hears: gaps, and turns that went wrong. Pure."""
+"""What a caller over WebRTC makes of the packets it hears: gaps, and bad turns. Pure."""
 
 from dataclasses import dataclass, field
 
