@@ -27,6 +27,10 @@ FEWEST = 20
 """Turns without which nothing is known of a floor."""
 
 
+NOTHING = 1e-9
+"""Seconds that are none: 0.1 and 0.2 are more than 0.3 by rounding."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How long a turn may take, in seconds.
@@ -69,14 +73,14 @@ def derived(
         raise ValueError(f"budget has no stage {unknown[0]!r}; it has {', '.join(STAGES)}")
     split = {stage: given[stage] for stage in STAGES if given.get(stage, 0.0) > 0}
     rest = total - sum(split.values())
-    if rest < 0:
+    if rest < -NOTHING:
         raise ValueError(
             f"the budget's stages add up to {total - rest:g} s, more than budget.total "
             f"({total:g} s): give some of them less, or the total more"
         )
     open_ = [stage for stage in STAGES if stage not in split]
     weights = {stage: max(0.0, floors.get(stage, 0.0)) for stage in open_}
-    whole = sum(weights.values())
+    whole, rest = sum(weights.values()), max(0.0, rest)
     for stage in open_:
         split[stage] = rest * (weights[stage] / whole) if whole > 0 else rest / len(open_)
     return {stage: split[stage] for stage in STAGES}

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 WAITING = 2000
 """Events that may wait to be sent; more are dropped."""
 
+CALLS = 10_000
+"""Calls that are remembered until they end: the end of one may be dropped. Then the oldest goes."""
+
 EVERY = 1.0
 """Seconds for which events are gathered before they are sent."""
 
@@ -141,6 +144,8 @@ class Traces:
     def _make(self, name: str, at: float, event: Mapping[str, Any]) -> bool:
         """Make the spans of one event; tell whether it was a turn."""
         call = self._calls.setdefault(name, _Call(CallFacts(name, began=at)))
+        if len(self._calls) > CALLS:
+            del self._calls[next(iter(self._calls))]
         match event:
             case {"type": "began", "transport": transport, "traceparent": parent}:
                 call.facts.transport = transport

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from latency.queueing import Curve
+from latency.queueing import CALM, Curve
 from latency.utilisation import SETTLED, Utilisation
 
 AIM = 0.9
@@ -176,7 +176,8 @@ class Predictor:
 
     def _room(self, calls: int) -> int:
         """Return how many calls more there is room for."""
-        most = self.curve.most(self.limit)
+        # Up to `CALM` callers wait for something else than the machine.
+        most = max(CALM, self.curve.most(self.limit))
         return self.utilisation.room(BLIND if self.curve.idle is None else most, calls)
 
     def _settle(self, calls: int, now: float) -> None:

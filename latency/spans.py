@@ -66,7 +66,10 @@ def segments(record: Record) -> list[Segment]:
 
 
 def _cut(spans: Iterable[Sequence[Any]], total: float) -> list[Segment]:
-    """Give each moment up to `total` to the first span that covers it, as the tracer does."""
+    """Give each moment up to `total` to the first span that covers it, as the tracer does.
+
+    The stages in which the caller's turn ends come first: nobody waited for what went on meanwhile.
+    """
     cut: list[Segment] = []
     covered = 0.0
 
@@ -74,7 +77,9 @@ def _cut(spans: Iterable[Sequence[Any]], total: float) -> list[Segment]:
         if end > begin:
             cut.append(Segment(stage, begin, end, waited))
 
-    for stage, begin, end in sorted(spans, key=lambda span: (span[1], span[2])):
+    for stage, begin, end in sorted(
+        spans, key=lambda span: (span[0] not in BEFORE_DECISION, span[1], span[2])
+    ):
         first, last = max(begin, covered), min(end, total)
         if last <= first:
             add(stage, begin, end, False)

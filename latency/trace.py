@@ -1,6 +1,6 @@
 """Where the time of one turn went.
 
-Shells call `mark` with a moment's name; nothing else in the house knows about
+Shells call `CallTrace.mark` with a moment's name; nothing else in the house knows about
 stages. A turn's gap runs from the last sample of the caller's speech to the
 first audible sample of the answer. Stages are the spans between two marks, as
 far as they lie on the critical path: work that was done while the end of the
@@ -9,7 +9,8 @@ What no stage covers is stated as `unattributed`, so the parts always add up to
 the gap, and a delay nobody thought of shows instead of hiding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,14 +42,13 @@ Moment = Literal[
 
 `speech_end` is the last audible sample of the caller, `arrived` its packet, `released` the jitter
 buffer's word, `vad_end` the detector's, `decided` when the rule said that the turn is over (not
-when the loop came round to it). `speculation`, `dropped` and `let_go` are those of an answer made
-before. `sent` is the first frame of the answer on the wire, `heard` its first audible sample,
-`played` what the client says of that. `barge_in` is the first sample of a sound that cut the
-answer off, `stopped` when nothing of it was left to send.
+when the loop came round to it). A tool is waited for from `tool_start` to `tool_end`: it works on
+while the caller is told to wait, and while the next turn begins. `speculation` and `dropped` are
+those of an answer made before; `let_go` is when there was sound of it that might leave. `sent` is
+the first frame of the answer on the wire, `heard` its first audible sample, `played` what the
+client says of that. `barge_in` is the first sample of a sound that cut the answer off, `stopped`
+when nothing of it was left to send.
 """
-
-Mark = Callable[[Moment, int, float], None]
-"""`mark(moment, turn, now)`: how shells tell the time of a moment."""
 
 STAGES: tuple[tuple[str, Moment, Moment], ...] = (
     ("framing", "speech_end", "arrived"),
@@ -65,8 +65,19 @@ STAGES: tuple[tuple[str, Moment, Moment], ...] = (
 )
 """Each stage with the moment that begins it and the one that ends it."""
 
+BEGINS: Mapping[str, str] = {first: name for name, first, _ in STAGES}
+
+ENDS: Mapping[str, str] = {last: name for name, _, last in STAGES}
+
+VOIDS: Mapping[str, str] = {"tool_start": "first_phrase"}
+"""Stages that have begun and do not come to pass, by the moment that says so: a model that calls a
+tool has written no phrase, and the next one is about what the tool said."""
+
 NAMES = tuple(name for name, _, _ in STAGES)
 """Names of the stages, in the order in which they come to pass."""
+
+ENDING = NAMES[:4]
+"""Stages that the end of the caller's turn takes. What else goes on meanwhile costs nobody time."""
 
 KEPT: tuple[Moment, ...] = (
     *("speech_end", "arrived", "released", "vad_end", "decided"),
@@ -79,10 +90,43 @@ CUT_IN = 0.7
 turn are shorter than a second; who has heard an answer needs as long to object to it."""
 
 Outcome = Literal["played", "interrupted", "unheard", "failed", "hung_up"]
-"""What became of a reply; `unheard` was cancelled before its first sound."""
+"""What became of a reply; `unheard` was cancelled before its first sound, or had none."""
 
 Span = tuple[str, float, float]
 """A stage's name, its begin and its end, in seconds."""
+
+
+READY = 0.001
+"""Seconds within which a piece of text came that was there when it was asked for."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast a model writes, from when its text was asked for and came.
+
+    Nobody asks while a phrase is made or the answer is held, and a model writes on meanwhile, or
+    does not: such a time is nobody's pace, and neither is that of text which then is there at once.
+
+    Attributes:
+        tokens: Pieces of text so far.
+        gaps: Seconds from one to the next, of those that were asked for all that time.
+    """
+
+    tokens: int = 0
+    gaps: list[float] = field(default_factory=list)
+    _latest: float = -math.inf
+    _behind: bool = True
+
+    def came(self, asked: float, now: float) -> None:
+        """Take a piece that was asked for at `asked` and came at `now`."""
+        self.tokens += 1
+        if asked - self._latest > READY:
+            self._behind = True
+        if not self._behind:
+            self.gaps.append(now - self._latest)
+        elif now - asked > READY:
+            self._behind = False
+        self._latest = now
 
 
 @dataclass(slots=True)
@@ -92,14 +136,15 @@ class TurnTrace:
     Attributes:
         turn: Its number.
         marks: Moments and their times, seconds of one monotonic clock.
-        pieces: When each piece of the model's text came, likewise.
+        pace: How fast the model wrote.
         words: Seconds of the caller's speech.
         audio: Seconds of the reply's audio.
         worked: Seconds for which each engine was at work, by "asr", "llm", "tts"; all attempts.
         wasted: That part of them which went into answers that were dropped.
         asked: Seconds of work on the answer that was given, by engine.
         missed: Whether the caller was not understood.
-        underruns: Times the reply ran dry before its end.
+        underruns: Times the reply ran dry before its end, other than for a tool.
+        told: When the caller was told of the answer.
         late: How late the event loop was lately, in seconds.
         budget: What the gap may be, in seconds.
         over: The stage at fault if it is more, "" if not.
@@ -107,7 +152,7 @@ class TurnTrace:
 
     turn: int
     marks: list[tuple[Moment, float]] = field(default_factory=list)
-    pieces: list[float] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
     words: float = 0.0
     audio: float = 0.0
     worked: dict[str, float] = field(default_factory=dict)
@@ -115,6 +160,7 @@ class TurnTrace:
     asked: Mapping[str, float] = field(default_factory=dict)
     missed: bool = False
     underruns: int = 0
+    told: float = 0.0
     late: float = 0.0
     budget: float = 0.0
     over: str = ""
@@ -135,30 +181,31 @@ class TurnTrace:
 
     def spans(self) -> list[Span]:
         """Return every stretch of work, in order of its begin; each end has the latest begin."""
-        spans = []
-        for name, first, last in STAGES:
-            begin: float | None = None
-            for moment, time in self.marks:
-                if moment == first:
-                    begin = time
-                elif moment == last and begin is not None:
-                    spans.append((name, begin, time))
-                    begin = None
+        spans: list[Span] = []
+        begun: dict[str, float] = {}
+        for moment, time in self.marks:
+            name = ENDS.get(moment, "")
+            if name in begun:
+                spans.append((name, begun.pop(name), time))
+            begun.pop(VOIDS.get(moment, ""), None)
+            if moment in BEGINS:
+                begun[BEGINS[moment]] = time
         return sorted(spans, key=lambda span: span[1:])
 
     def stages(self) -> dict[str, float]:
         """Return seconds by stage and `unattributed`; they add up to `total`.
 
         A stage that ran more than once (the model before and after a tool) counts
-        every time. Only the critical path counts: a span that begins before the previous
-        ended counts from that end. Empty while there is no total.
+        every time. Only the critical path counts: first the end of the caller's turn, then what
+        was not done by then; a span that begins before the previous ended counts from that end.
+        Empty while there is no total.
         """
         start, total = self.at("speech_end"), self.total
         if start is None or total is None:
             return {}
         stages: dict[str, float] = {}
         covered, end = start, start + total
-        for name, begin, finish in self.spans():
+        for name, begin, finish in sorted(self.spans(), key=lambda span: span[0] not in ENDING):
             begin, finish = max(begin, covered), min(finish, end)
             if finish > begin:
                 stages[name] = stages.get(name, 0.0) + finish - begin
@@ -168,14 +215,19 @@ class TurnTrace:
 
     @property
     def cut_in(self) -> bool:
-        """Whether the caller went on right after the decision: it was a false one."""
+        """Whether the caller went on right after the decision: it was a false one.
+
+        Nobody decides that of one who typed.
+        """
         decided, sound = self.at("decided"), self.at("barge_in")
-        return decided is not None and sound is not None and sound - decided < CUT_IN
+        if decided is None or sound is None or self.at("vad_end") is None:
+            return False
+        return sound - decided < CUT_IN
 
     def forget(self) -> None:
         """Forget the work on an answer that was dropped before it was given."""
         self.marks = [(moment, time) for moment, time in self.marks if moment in KEPT]
-        self.pieces.clear()
+        self.pace = Pace()
         self.missed = False
 
     def record(self, outcome: Outcome) -> dict[str, Any]:
@@ -221,15 +273,14 @@ class TurnTrace:
         }
 
     def _pace(self) -> dict[str, float] | None:
-        """Return the model's time to first token and its pace; None if it was not asked."""
-        asked = self.at("llm_start")
-        if asked is None or not self.pieces:
+        """Return the model's time to first token and its pace; None if it said nothing."""
+        asked, first = self.at("llm_start"), self.at("llm_first")
+        if asked is None or first is None:
             return None
-        first, last = self.pieces[0], self.pieces[-1]
-        gaps = [after - before for before, after in zip(self.pieces, self.pieces[1:], strict=False)]
-        pace = {"ttft": round(first - asked, 5), "tokens": len(self.pieces)}
-        if last > first:
-            pace["tokens_per_second"] = round(len(gaps) / (last - first), 1)
+        gaps = self.pace.gaps
+        pace = {"ttft": round(first - asked, 5), "tokens": self.pace.tokens}
+        if (spent := sum(gaps)) > 0:
+            pace["tokens_per_second"] = round(len(gaps) / spent, 1)
             pace["itl_p50"] = round(percentile(gaps, 50), 5)
             pace["itl_p95"] = round(percentile(gaps, 95), 5)
         return pace
@@ -256,10 +307,9 @@ class CallTrace:
         if self.wanted:
             self.of(turn).marks.append((moment, now))
 
-    def wrote(self, turn: int, now: float) -> None:
-        """Note that the model wrote a piece of text at `now`."""
-        if self.wanted:
-            self.of(turn).pieces.append(now)
+    def pace(self, turn: int) -> Pace:
+        """Return what takes how fast the model writes."""
+        return self.of(turn).pace
 
     def of(self, turn: int) -> TurnTrace:
         """Return the trace of `turn`, a new one if it has none."""

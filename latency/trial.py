@@ -78,5 +78,7 @@ class Trial:
             return "bad" if over else "good" if final else "open"
         worth = WORTH * budget.total
         if gain > max(worth, noise / 2 if final else CLEAR * noise):
-            return "good"
+            # What it strains is not known before replies are over.
+            unknown = self.standing.knob.guards and window.ended < MEASURED
+            return "open" if unknown else "good"
         return "bad" if final or gain + CLEAR * noise < worth else "open"

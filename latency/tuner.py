@@ -45,6 +45,11 @@ FAR = 0.2
 ROOM = 0.05
 """Share of the budget that has to be left when a knob goes back to the start."""
 
+FASTEST, AT_ONCE = 4.0, 8.0
+"""Turns a second that count for how long what failed is barred, and those that may come at once:
+that a guard rail breaks is seen when replies are over, seconds later, and by then hundreds of turns
+with that value may have begun."""
+
 CHANGED = 0.15
 """Share of the budget by which turns differ, without a move, when the conditions changed."""
 
@@ -71,7 +76,8 @@ class Tuner:
         self._standings = [Standing(knob, knob.start) for knob in knobs]
         self._free = [entry for entry in self._standings if entry.knob.name not in pinned]
         self._turn = 0
-        """Turns that were answered so far, in all calls."""
+        """Turns that were answered so far, in all calls, `FASTEST` a second at most."""
+        self._to_count, self._counted_at = AT_ONCE, 0.0
         self._window = Window(-math.inf)
         self._measuring = False
         self._trial: Trial | None = None
@@ -95,11 +101,16 @@ class Tuner:
             return f"{doing} {self._trial.standing.knob.name}"
         if self._stuck:
             return f"no setting helps: {self._stuck}"
-        return "over budget: measuring" if self._measuring else "within budget"
+        over = self._measuring or self._window.over(self.budget)
+        return "over budget: measuring" if over else "within budget"
 
     def answered(self, stages: Mapping[str, float], total: float, began: float, now: float) -> None:
         """Take a turn whose first sound has left; `began` is when the caller fell silent."""
-        self._turn += 1
+        self._to_count = min(AT_ONCE, self._to_count + FASTEST * (now - self._counted_at))
+        self._counted_at = now
+        if self._to_count >= 1:
+            self._to_count -= 1
+            self._turn += 1
         self._window.answered(Answered(began, total, dict(stages)))
 
     def strained(self, guard: str, amount: float, began: float) -> None:
@@ -125,6 +136,15 @@ class Tuner:
         self.log.append(move)
         return [move]
 
+    def lose(self, name: str, value: float) -> None:
+        """Note that a knob could not be moved: it is at `value` and stays there."""
+        if self._trial and self._trial.standing.knob.name == name:
+            self._end()
+        for entry in self._free:
+            if entry.knob.name == name:
+                entry.index = entry.knob.values.index(value)
+        self._free = [entry for entry in self._free if entry.knob.name != name]
+
     # Watching and measuring.
 
     def _watch(self, now: float) -> Move | None:
@@ -143,7 +163,7 @@ class Tuner:
             self._window = Window(now)
             self._measuring = True
             return None
-        if turns < JUDGED:
+        if turns < JUDGED and now < self._window.since + LONGEST_AGO:
             return None
         self._stuck = ""
         if turns == KEPT and not self._broken():
@@ -342,13 +362,16 @@ class Tuner:
 
     def _return_idle(self, now: float) -> Move | None:
         """Put a knob where it was configured, after a time with too few turns to judge by."""
-        if now < self._window.since + LONGEST_AGO:
+        since = self._window.since
+        if now < since + LONGEST_AGO:
             return None
         for entry in self._free:
             start = entry.knob.start
             if entry.index > start or entry.homeward(self._turn):
                 few = f"only {len(self._window)} turns in {LONGEST_AGO:.0f} s"
-                return self._move(entry, start, "restore", f"{few}; {step(entry, start)}", now)
+                move = self._move(entry, start, "restore", f"{few}; {step(entry, start)}", now)
+                self._window = Window(since)  # the others follow at once
+                return move
         return None
 
     # What every move has.

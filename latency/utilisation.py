@@ -72,6 +72,7 @@ class Resource:
         if not calls:
             self.idle += part * (self.utilisation - self.idle)
             return
+        self.idle = min(self.idle, self.utilisation)  # it did something else, and has ended
         doubt = CERTAIN / calls
         used = max(0.0, self.utilisation - self.idle) + doubt * COST
         least, most = used / (calls + doubt), used / (calls * settled + doubt)

@@ -28,7 +28,10 @@ LONGEST_AGO = 300.0
 """Seconds that a window looks back: what was true before says little of now."""
 
 EVENTS = 1024
-"""Strains and pieces of work that are kept: several times what `KEPT` turns have."""
+"""Strains, answers and pieces of work that are kept: several times what `KEPT` turns have."""
+
+WORKED, ANSWERED = "", "answered"
+"""What is counted besides strains: the work of each turn, once its reply is over, and answers."""
 
 SHARE = "wasted"
 """The guard rail that is a share of the engines' seconds; the others are counts a turn."""
@@ -81,6 +84,8 @@ class Window:
         self.since = since
         self.fresh = 0
         """Turns taken since it was begun or resumed."""
+        self.ended = 0
+        """Turns of which it is known what they strained: their replies are over."""
         self._turns: deque[Answered] = deque(maxlen=KEPT)
         self._events: deque[tuple[float, str, float]] = deque(maxlen=EVENTS)
 
@@ -91,6 +96,7 @@ class Window:
         """Take one turn."""
         if turn.began >= self.since:
             self._turns.append(turn)
+            self._events.append((turn.began, ANSWERED, 1.0))
             self.fresh += 1
 
     def resume(self, since: float) -> None:
@@ -101,11 +107,14 @@ class Window:
         """Take `amount` against a guard rail; seconds that engines worked are `what` ""."""
         if began >= self.since:
             self._events.append((began, what, amount))
+            self.ended += what == WORKED
 
     def forget(self, before: float) -> None:
         """Forget the turns that began `before` then."""
         while self._turns and self._turns[0].began < before:
             self._turns.popleft()
+        while self._events and self._events[0][0] < before:
+            self._events.popleft()
 
     def over(self, budget: Budget) -> bool:
         """Tell whether clearly more turns are over the budget than it tolerates."""
@@ -141,20 +150,31 @@ class Window:
         That is a count a turn, or a share of all work.
         """
         if guard == SHARE:
-            worked, pieces = self._sum("", KEPT)
-            share = self._sum(guard, KEPT)[0] / worked if worked > 0 else 0.0
-            return share if pieces >= FEWEST_TURNS and share > limit else 0.0
+            amount, worked, turns = self._lately(guard, KEPT)
+            share = amount / worked if worked > 0 else 0.0
+            return share if turns >= FEWEST_TURNS and share > limit else 0.0
         for latest, deviations in ((SUDDEN, 3.0), (KEPT, 1.5)):
-            turns, (amount, _) = min(latest, len(self._turns)), self._sum(guard, latest)
+            amount, _, turns = self._lately(guard, latest)
             if exceeds(amount, limit * turns, deviations):
                 return amount / max(1, turns)
         return 0.0
 
-    def _sum(self, what: str, latest: int) -> tuple[float, int]:
-        """Return the sum and number of what was counted since the `latest` turns began."""
-        turns = self._turns
-        oldest = turns[-min(latest, len(turns))].began if turns else self.since
-        amounts = [
-            amount for began, name, amount in self._events if name == what and began >= oldest
-        ]
-        return sum(amounts), len(amounts)
+    def _lately(self, guard: str, latest: int) -> tuple[float, float, int]:
+        """Return what a guard rail, all work and the turns were while the `latest` turns ended.
+
+        What a turn strained is known when its reply is over, and of one that was cut off
+        that is soon: so turns count that were answered or that ended, whichever are more.
+        """
+        amount = worked = 0.0
+        ended = answered = 0
+        for _, what, some in reversed(self._events):
+            if what == guard:
+                amount += some
+            elif what == ANSWERED:
+                answered += 1
+            elif what == WORKED:
+                worked += some
+                ended += 1
+                if ended == latest:
+                    break
+        return amount, worked, max(ended, answered)

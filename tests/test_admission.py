@@ -3,6 +3,10 @@
 import asyncio
 import json
 import logging
+import queue
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from latency.metrics import Metrics
 from latency.utilisation import Resource
-from voice.admission import LOOK, Admission
+from voice.admission import LOOK, Admission, Processors
 from voice.settings import Settings
 
 from helpers import Running, running
@@ -190,13 +194,62 @@ async def test_what_is_shed_first_is_speculation(tmp_path: Path) -> None:
 def test_a_loop_that_works_all_the_time_is_measured_as_busy() -> None:
     door = Admission(Settings(), Metrics())
     now = 100.0
-    for _ in range(3):
+    while "processors" not in (shares := door.describe()["utilisation"]):
         door.look(0.0, 5, now)
         sum(n * n for n in range(200_000))
         now += LOOK
-    shares = door.describe()["utilisation"]
     assert shares["loop"] > 0
     assert shares["processors"] >= 0
+
+
+def test_what_processes_use_is_not_read_by_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def share(self: Processors) -> float:
+        read.append(threading.get_ident())
+        return 0.5
+
+    monkeypatch.setattr(Processors, "share", share)
+    door = Admission(Settings(), Metrics())
+    for number in range(2):
+        door.look(0.0, 5, 100.0 + number)
+    assert door._read is not None
+    assert door._read.result(10) == 0.5
+    assert read
+    assert threading.get_ident() not in read
+
+
+def test_processes_are_counted_though_a_thread_has_ended_and_where_none_is_pinned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: queue.Queue[int] = queue.Queue()
+    counted = threading.Event()
+
+    def begin() -> None:
+        command = [sys.executable, "-c", "input()"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            begun.put(process.pid)
+            counted.wait()
+            process.communicate(b"\n")
+
+    real, left = Path.read_text, ["the first"]
+
+    def read_text(self: Path) -> str:
+        if self.name == "children" and left:
+            left.pop()
+            raise FileNotFoundError
+        return real(self)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    child = begun.get(timeout=10)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.delattr("os.sched_getaffinity")
+    processors = Processors()
+    assert processors.share() >= 0
+    assert child in processors._used
+    counted.set()
+    thread.join(10)
 
 
 def test_what_calls_tell_is_what_is_predicted_from() -> None:
@@ -210,3 +263,13 @@ def test_what_calls_tell_is_what_is_predicted_from() -> None:
     assert described["observed_p95"] == pytest.approx(0.42)
     assert described["predicted_p95"] >= 0.42
     assert described["limit"] == pytest.approx(0.72)
+
+
+def test_a_caller_whose_line_stalls_is_no_load() -> None:
+    door = Admission(Settings(), Metrics())
+    for number in range(40):
+        stages = {"framing": 3.0, "vad": 0.06} if number % 4 else {"framing": 0.02, "vad": 0.06}
+        door.take({"type": "turn", "total": 0.4 + stages["framing"], "stages": stages}, 100.0)
+    for number in range(3):
+        door.look(0.0, 5, 101.0 + number)
+    assert door.describe()["observed_p95"] == pytest.approx(0.5)

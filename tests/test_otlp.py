@@ -235,6 +235,18 @@ def test_a_full_queue_drops_and_never_waits(monkeypatch: pytest.MonkeyPatch) -> 
         traces.close(within=0.1)
 
 
+def test_calls_whose_end_was_dropped_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp, "CALLS", 5)
+    with collecting() as collector:
+        traces = Traces(collector.url, "1")
+        for number in range(50):
+            traces.begin(f"call_{number}", "websocket")
+        traces.take("call_49", record())
+        traces.close()
+    assert len(traces._calls) == 5
+    assert traces.sent == 1 + len(segments(record()))
+
+
 def test_a_record_that_cannot_be_read_costs_itself() -> None:
     with collecting() as collector:
         traces = Traces(collector.url, "1.0")

@@ -1,12 +1,14 @@
 """Answers before the decision, and sounds during a reply, on a live server."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from asr.fake import Fake as FakeEars
+from asr.vad import SpeechStarted, SpeechStopped
 from llm.engine import Message, ToolSpec
 from llm.fake import Fake as FakeMind
 from llm.script import Call, Rule, Script
@@ -17,6 +19,7 @@ from voice.server import Server
 from voice.session import Session
 from voice.settings import TurnSettings
 from voice.tools import Outcome
+from voice.turn import Floor
 
 from helpers import NoTools, Running, plain_agent, running, voiced
 
@@ -39,6 +42,11 @@ def only(server: Server) -> Session:
     return session
 
 
+def notice(session: Session, kind: type[SpeechStarted | SpeechStopped]) -> None:
+    """Let the detector of a call have found this, now."""
+    session._noticed(kind(session._ears.samples))
+
+
 async def greeted(caller: Caller) -> None:
     assert await caller.until(lambda: bool(caller.heard()), 10)
 
@@ -49,6 +57,12 @@ async def until(happened: Callable[[], bool], seconds: float = 5.0) -> bool:
             return True
         await asyncio.sleep(0.01)
     return False
+
+
+def logged(data: Path) -> list[Event]:
+    """Return the records of turns in the logs of all calls."""
+    lines = [line for file in data.glob("calls/*.jsonl") for line in file.read_text().splitlines()]
+    return [event for event in map(json.loads, lines) if event["type"] == "trace"]
 
 
 def of_type(caller: Caller, kind: str) -> list[Event]:
@@ -130,6 +144,72 @@ class Counting(NoTools):
     async def call(self, name: str, arguments: object, turn: int) -> Outcome:
         self.calls += 1
         return Outcome(say="I found three.")
+
+
+async def test_a_caller_who_goes_on_while_words_are_looked_at_again_is_heard(
+    tmp_path: Path,
+) -> None:
+    """The turn was taken to be over before the recogniser had looked: no answer to half of it."""
+    ears = FakeEars(always="on monday", delay=0.02)
+    turn = TurnSettings(shortest_wait=0.5, longest_wait=0.5, longest_stall=8.0, idle=30.0)
+    async with running(tmp_path, ears=ears, turn=turn) as live, dial(live.url) as caller:
+        idle(live)
+        await greeted(caller)
+        session = only(live.server)
+
+        notice(session, SpeechStarted)
+        await asyncio.sleep(0.2)
+        notice(session, SpeechStopped)
+        assert await until(lambda: session._replies.speaker.began)
+        await asyncio.sleep(0.1)  # it is worth keeping
+        ears.delay = 0.8
+        notice(session, SpeechStarted)  # a sound too short for a word
+        await asyncio.sleep(0.02)
+        notice(session, SpeechStopped)
+        assert await until(lambda: session._turn.floor is Floor.THINKING)
+        notice(session, SpeechStarted)  # they were not done
+        assert session._turn.floor is Floor.USER
+        since = len(caller.audio)
+        await asyncio.sleep(1.0)
+        assert len(caller.audio) == since, "the agent speaks into the caller's words"
+        assert session._replies.attempt is None
+        assert session._ears.utterance is not None
+        notice(session, SpeechStopped)
+        assert await caller.until(lambda: len(caller.heard()) == 2, 5)
+        await caller.hang_up()
+        said = [entry.item for entry in session.context.entries][1:]
+        assert said == [
+            Message("assistant", "Hello there."),
+            Message("user", "on monday"),
+            Message("assistant", "Good morning to you."),
+        ]
+    unheard, answered = logged(tmp_path)
+    assert (unheard["outcome"], unheard["cut_in"]) == ("unheard", True)
+    assert unheard["speculations"] == {"begun": 1, "kept": 0, "dropped": 1}
+    assert answered["outcome"] == "played"
+
+
+async def test_of_two_looks_at_the_words_the_later_one_counts(tmp_path: Path) -> None:
+    ears = FakeEars(always="on monday", delay=0.02)
+    turn = TurnSettings(shortest_wait=0.5, longest_wait=0.5, longest_stall=8.0, idle=30.0)
+    async with running(tmp_path, ears=ears, turn=turn) as live, dial(live.url) as caller:
+        idle(live)
+        await greeted(caller)
+        session = only(live.server)
+        notice(session, SpeechStarted)
+        await asyncio.sleep(0.2)
+        notice(session, SpeechStopped)
+        assert await until(lambda: session._replies.speaker.began)
+        for delay in (0.3, 1.2):
+            await asyncio.sleep(0.1)
+            ears.delay = delay
+            notice(session, SpeechStarted)  # a sound too short for a word
+            await asyncio.sleep(0.02)
+            notice(session, SpeechStopped)
+        assert await until(lambda: session._turn.floor is Floor.THINKING)
+        await asyncio.sleep(0.2)
+        assert session._replies.speaker.held, "answered before the second sound was looked at"
+        assert await caller.until(lambda: len(caller.heard()) == 2, 5)
 
 
 async def test_no_tool_runs_before_the_decision(tmp_path: Path) -> None:

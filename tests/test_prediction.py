@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latency.prediction import AIM, HOLD, SLACK, Forecast, Predictor, margin
-from latency.queueing import USABLE
+from latency.queueing import CALM, USABLE
 from latency.trace import percentile
 from latency.utilisation import Resource
 
@@ -73,6 +73,15 @@ def test_a_machine_that_never_holds_the_budget_still_takes_calls_until_load_coun
         made = predictor(used, 20, idle=1.2)
         assert made.limit == pytest.approx(1.2 + SLACK)
         assert made.decide(20, 100.0).admitted == admitted
+
+
+def test_callers_who_are_slow_for_other_reasons_do_not_close_the_door_of_a_calm_machine() -> None:
+    made = Predictor(0.8)
+    for second in range(120):  # then a line of one of them stalls, or they hesitate
+        calls, waited = (3, 0.4) if second < 60 else (4, 3.0 if second % 4 else 0.4)
+        made.answered(waited, 100.0 + second)
+        made.measured({"loop": 0.02 * calls}, 0.001, calls, 100.0 + second)
+    assert made.decide(4, 220.0).admitted
 
 
 def test_the_only_caller_is_never_refused() -> None:
@@ -227,7 +236,7 @@ def test_what_is_taken_is_what_is_predicted_to_stay_within_the_limit(
     made.utilisation.resources["loop"].cost = cost
     verdict = made.decide(calls, 1.0)
     assert verdict.p95 is not None
-    if verdict.admitted and calls:
+    if verdict.admitted and calls and verdict.utilisation > CALM:
         assert verdict.p95 <= verdict.limit + 1e-6
     if not verdict.admitted:
         assert verdict.p95 >= verdict.limit - 1e-6

@@ -32,6 +32,17 @@ async def settled(caller: Caller, since: int = 0) -> list[str]:
     return caller.heard(since)
 
 
+def log_of(data: Path) -> Path:
+    """Return the log of the only call."""
+    (log,) = data.resolve().glob("calls/*.jsonl")
+    return log
+
+
+def held_open() -> list[Path]:
+    """Return the files that this process has open."""
+    return [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+
+
 async def cough(caller: Caller) -> None:
     await caller.say(voiced(0.3), 16_000)
 
@@ -138,6 +149,23 @@ async def test_a_tool_at_work_ends_before_its_call_is_closed(tmp_path: Path) -> 
         while live.server.sessions:
             await asyncio.sleep(0.02)
         assert (tool.done, tool.closed) == (1, 1)
+
+
+async def test_a_tool_that_outlasts_its_call_leaves_no_log_open(tmp_path: Path) -> None:
+    tool = Tool(1.0)
+    tool.close = lambda: None  # type: ignore[method-assign]
+    async with running(tmp_path, mind=LOOKS, agent=plain_agent(tool), tool_timeout=0.3) as live:
+        async with dial(live.url) as caller:
+            await settled(caller)
+            await caller.type("look it up")
+            while not tool.calls:
+                await asyncio.sleep(0.01)
+        while live.server.sessions or not tool.done:
+            await asyncio.sleep(0.02)
+        while '"type": "tool"' not in log_of(tmp_path).read_text():
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+        assert log_of(tmp_path) not in held_open()
 
 
 async def test_words_taken_back_by_typing_do_not_return(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from voice.settings import Settings, load, names, value_of
+from latency.budget import derived
+from voice.settings import BudgetSettings, Settings, load, names, value_of
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -98,3 +99,8 @@ def test_a_profile_is_beneath_everything_else_that_was_said(tmp_path: Path) -> N
     assert effective.sources["llm"] == "profile bench"
     with pytest.raises(ValueError, match="profile is 'benhc'; expected one of embedded, bench"):
         load(None, {"VOICE_PROFILE": "benhc"}, {})
+
+
+def test_shares_that_add_up_to_the_budget_are_not_more_by_rounding() -> None:
+    given = BudgetSettings(total=0.3, asr=0.1, llm=0.2)
+    assert derived(given.total, {}, given.given)["tts"] == 0.0

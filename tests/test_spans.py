@@ -38,6 +38,15 @@ def test_an_answer_that_was_never_heard_was_not_waited_for() -> None:
     assert {segment.waited for segment in cut} == {False}
 
 
+def test_work_that_began_before_the_caller_was_silent_is_hidden() -> None:
+    spans = [["llm", -0.1, 0.15], ["vad", 0.0, 0.06], ["endpoint", 0.06, 0.2]]
+    assert segments(record(spans=spans, total=0.2)) == [
+        Segment("llm", -0.1, 0.15, False),
+        Segment("vad", 0.0, 0.06, True),
+        Segment("endpoint", 0.06, 0.2, True),
+    ]
+
+
 def test_work_after_the_first_sound_is_not_waited_for() -> None:
     cut = segments(record(spans=[["tts", 0.1, 0.5]], total=0.3))
     assert cut == [

@@ -52,6 +52,7 @@ class Conversation:
             "began": self.now - 5.0,
             "total": 0.4,
             "stages": {"endpoint": 0.39, "unattributed": 0.01},
+            "marks": {"decided": 0.39},
             "worked": 0.3,
             "wasted": 0.0,
             "cut_in": False,
@@ -137,6 +138,36 @@ def test_what_is_pinned_stays(tmp_path: Path) -> None:
     assert all(move["knob"] != "turn.wait" for move in call.told)
     assert call.steering.values()["turn.wait"]["pinned"]
     assert not call.steering.values()["phrases.first"]["pinned"]
+
+
+def test_a_knob_that_cannot_be_moved_is_left_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Conversation(tmp_path, tuner="on")
+
+    def cannot(name: str, value: float) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr(call.knobs, "set", cannot)
+    call.turns(600)
+    moves = [move for move in call.told if move["after"] != move["before"]]
+    assert moves[0]["knob"] == "turn.wait"
+    assert not any(move["applied"] for move in moves)
+    assert len({move["knob"] for move in moves}) == len(moves)  # each is tried once
+    assert call.steering.tuner is not None
+    assert call.steering.tuner.values == call.knobs.values
+
+
+def test_a_log_that_cannot_be_written_ends_no_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path, *_: Any) -> None:
+        raise PermissionError
+
+    call = Conversation(tmp_path, tuner="on")
+    monkeypatch.setattr(Path, "stat", denied)
+    call.turns(120)
+    assert call.told
 
 
 def test_a_pin_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -235,6 +266,14 @@ def test_the_split_follows_what_turns_need(tmp_path: Path) -> None:
     assert call.steering.at_fault({"endpoint": 0.1, "tts": 0.04}, 0.5) == "endpoint"
     # Half the budget is half of each share.
     assert call.steering.at_fault({"endpoint": 0.3, "tts": 0.1}, 0.25) == "endpoint"
+
+
+def test_typed_turns_do_not_make_listening_take_no_time(tmp_path: Path) -> None:
+    call = Conversation(tmp_path, tuner="off")
+    for _ in range(12):
+        call.turns(4)
+        call.turn(llm=0.1, tts=0.1)  # nobody was listened to
+    assert call.steering.budget.split["endpoint"] > 0.2
 
 
 def test_a_long_log_is_put_aside_when_another_is_begun(

@@ -78,6 +78,15 @@ GARBAGE = (
     json.dumps(record(stages={"llm": None})) + "\n",
     json.dumps(record(outcome="\x1b[31m")) + "\n",
     json.dumps(record(llm={"ttft": "soon"})) + "\n",
+    json.dumps({name: value for name, value in record().items() if name != "total"}) + "\n",
+    json.dumps(record(cut_in=[])) + "\n",
+    json.dumps(record(missed={})) + "\n",
+    json.dumps(record(underruns="many")) + "\n",
+    json.dumps(record(loop_late=[1])) + "\n",
+    json.dumps(record(wall=1e300)) + "\n",
+    json.dumps(record(turn=None)) + "\n",
+    json.dumps(record(wall=10**400)) + "\n",
+    json.dumps(record(spans=[["llm", 0.0, 1e300]])) + "\n",
 )
 
 
@@ -86,6 +95,9 @@ def test_a_line_that_is_none_of_ours_is_counted_and_left_out(tmp_path: Path, gar
     call = read(log(tmp_path, "call_ab12", at(1, 0.3), extra=garbage))
     assert call.broken == 1
     assert [turn["turn"] for turn in call.turns] == [1]
+    assert call.totals == [0.3]
+    for form in ("json", "chrome", "otlp"):
+        assert exported(call, form)
 
 
 def test_what_is_usable_can_be_drawn_and_exported(tmp_path: Path) -> None:

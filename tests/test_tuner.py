@@ -1,5 +1,6 @@
 from collections import deque
 from collections.abc import Sequence
+from heapq import heappop, heappush
 
 import pytest
 from hypothesis import given, settings
@@ -49,6 +50,35 @@ class Line:
                 assert move.kind == kind, move
                 return move
         raise AssertionError(f"no {kind} in 400 turns")
+
+
+class Busy:
+    """Many turns a second, which strain guard rails; that is told when their replies are over."""
+
+    def __init__(self, rate: int, reply: float) -> None:
+        early = Knob("first", ("tts",), (24.0, 8.0), 1, ("underruns",))
+        self.tuner = Tuner((WAIT, early), BUDGET, RAILS, "on")
+        self.rate, self.reply = rate, reply
+        self.answered = 0
+        self.ends: list[tuple[float, float, str]] = []
+
+    def turns(self, count: int, endpoint: float = 0.2, **strains: float) -> list[Move]:
+        """Answer `count` turns; of each `1 / share` of them, one strains that rail."""
+        tuner, moves = self.tuner, []
+        for _ in range(count):
+            now = self.answered / self.rate
+            broke = next((g for g, of in strains.items() if self.answered % round(1 / of) == 1), "")
+            self.answered += 1
+            heappush(self.ends, (now + (0.8 if broke == "cut_ins" else self.reply), now, broke))
+            stages = {"endpoint": endpoint, "llm": 0.1, "tts": 0.1}
+            tuner.answered(stages, sum(stages.values()), now, now + 0.4)
+            while self.ends[0][0] <= now:
+                _, began, guard = heappop(self.ends)
+                tuner.worked(0.3, began)
+                if guard:
+                    tuner.strained(guard, 1.0, began)
+            moves += tuner.decide(now)
+        return moves
 
 
 # One decision after the other.
@@ -127,6 +157,40 @@ def test_a_guard_rail_that_breaks_without_a_trial_makes_its_knob_safer() -> None
     assert line.turns(30, endpoint=0.74)[0].kind == "give_up"  # the rail wins over the budget
 
 
+@pytest.mark.parametrize("rate", [1, 10, 50])
+def test_a_guard_rail_is_seen_however_many_turns_are_answered_before_a_reply_is_over(
+    rate: int,
+) -> None:
+    line = Busy(rate, reply=5.0)
+    assert line.turns(400 + 10 * rate, underruns=0.15)[0].kind == "relieve"
+
+
+@pytest.mark.parametrize("rate", [1, 10, 50])
+def test_replies_that_were_cut_off_and_so_are_over_first_are_not_all_replies(rate: int) -> None:
+    assert Busy(rate, reply=5.0).turns(30 * rate + 200, cut_ins=0.04) == []
+
+
+def test_a_knob_that_strains_a_rail_is_not_kept_before_replies_with_it_are_over() -> None:
+    line = Busy(50, reply=5.0)
+    while not (moves := line.turns(1, endpoint=0.35)):
+        pass
+    assert [move.kind for move in moves] == ["try"]
+    assert line.turns(5 * 50, endpoint=0.2) == []
+    assert [move.kind for move in line.turns(20, endpoint=0.2)] == ["keep"]
+
+
+def test_what_broke_a_rail_is_barred_for_half_a_minute_at_least() -> None:
+    line = Busy(50, reply=5.0)
+    while not (moves := line.turns(1, endpoint=0.35)):
+        pass
+    assert (moves[0].kind, moves[0].knob) == ("try", "wait")
+    while (move := next(iter(line.turns(1, endpoint=0.25, cut_ins=0.2)), None)) is None:
+        pass
+    assert move.kind == "roll_back"
+    moves = line.turns(29 * 50, endpoint=0.35)
+    assert [move.kind for move in moves if move.knob == "wait"] == []
+
+
 def test_a_guard_rail_that_is_far_over_has_its_knob_at_its_safest_at_once() -> None:
     line = Line()
     assert line.until("relieve", guard="cut_ins").after == 0.8
@@ -158,6 +222,30 @@ def test_an_idle_machine_stands_where_it_was_configured() -> None:
     line.until("keep", llm=0.2)
     (move,) = line.tuner.decide(line.now + 302.0)
     assert (move.kind, move.knob, move.after) == ("restore", "lead", 0.1)
+
+
+def test_knobs_go_back_with_few_callers_who_are_too_many_for_an_idle_machine() -> None:
+    line = Line()
+    line.until("try", llm=0.35)
+    line.until("keep", llm=0.2)
+    kinds = []
+    for _ in range(400):
+        line.now += 14.0  # 20 turns in 300 s
+        kinds += [move.kind for move in line.turns(1, llm=0.05)]
+    assert line.tuner.values["lead"] == 0.1
+    assert kinds == ["restore"]
+
+
+def test_on_an_idle_machine_all_knobs_go_back_at_once() -> None:
+    line = Line((Knob("lead", ("llm",), (0.1, 0.3), 0), Knob("beam", ("llm",), (5, 1), 0)))
+    for llm in (0.5, 0.4):
+        line.until("try", llm=llm)
+        line.until("keep", llm=llm - 0.1)
+    assert line.tuner.values == {"lead": 0.3, "beam": 1}
+    later = line.now + 302.0
+    back = [*line.tuner.decide(later), *line.tuner.decide(later + 1)]
+    assert [move.kind for move in back] == ["restore"] * 2
+    assert line.tuner.values == {"lead": 0.1, "beam": 5}
 
 
 def test_knobs_go_back_when_there_is_room_and_stay_where_there_is_none() -> None:
@@ -198,6 +286,13 @@ def test_observing_says_what_it_would_do_and_does_nothing() -> None:
     assert line.tuner.values == {"lead": 0.1, "wait": 0.2, "first": 24.0}
     moves = Line(mode="observe").turns(400, guard="cut_ins")
     assert [(move.kind, move.knob, move.applied) for move in moves] == [("relieve", "wait", False)]
+
+
+def test_observing_it_never_says_that_turns_over_the_budget_are_within() -> None:
+    line = Line(mode="observe")
+    line.until("try", llm=0.35)
+    states = {(line.turns(1, llm=0.35), line.tuner.state)[1] for _ in range(60)}
+    assert states == {"over budget: measuring"}
 
 
 def test_a_bar_doubles_up_to_a_limit() -> None:

@@ -399,7 +399,7 @@ def test_a_failed_reply_is_apologised_for_once() -> None:
 def test_a_reply_that_stalls_is_cancelled() -> None:
     turn = turn_after()
     turn.tick(8.0)
-    assert turn.actions() == [CancelReply(1), StartReply(2, Cause.FAILURE)]
+    assert turn.actions() == [CancelReply(1, stalled=True), StartReply(2, Cause.FAILURE)]
 
 
 def test_a_long_reply_is_no_stall_while_it_plays() -> None:

@@ -28,6 +28,13 @@ def test_what_the_machine_does_without_calls_is_not_their_cost() -> None:
     assert known.resources["loop"].cost == pytest.approx(0.01, rel=0.05)
 
 
+def test_what_the_machine_does_no_more_is_forgotten_though_calls_go_on() -> None:
+    known = measured([0.8] * 60, calls=0)
+    for second in range(60):
+        known.measured({"loop": 0.2}, 0.001, 10, 200.0 + second)
+    assert known.busiest(11)[1] < 0.25
+
+
 def test_callers_who_are_silent_yet_do_not_make_calls_cheap() -> None:
     known = measured([0.0] * 3, calls=0)
     for second in range(4):

@@ -86,12 +86,17 @@ class Playout:
         *,
         lead: float = LEAD,
         progress: Callable[[int], None] = lambda position: None,
+        excused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Send frames of `FRAME * rate` samples to `send`; tell `progress` what has left."""
+        """Send frames of `FRAME * rate` samples to `send`; tell `progress` what has left.
+
+        A reply that runs dry while it is `excused` waits for something, and is no underrun.
+        """
         self.rate = rate
         self.underruns = 0
-        """How often a reply ran dry before its end."""
+        """How often a reply ran dry before its end, and was not excused."""
         self._pacer, self._send, self._lead, self._progress = pacer, send, lead, progress
+        self._excused = excused
         self._frame = round(rate * FRAME)
         self._wakes_at = math.inf
         self._reset()
@@ -190,7 +195,7 @@ class Playout:
             if done is not None:
                 done()
         else:  # ran dry in the middle of a reply: the schedule begins anew
-            self.underruns += 1
+            self.underruns += not self._excused()
             self._running = False
 
     def _wake(self, at: float) -> None:

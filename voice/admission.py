@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,19 @@ log = logging.getLogger(__name__)
 LOOK = 0.25
 """Seconds between two measurements; the processor's clock ticks every 0.01 s."""
 
+LINE = 0.1
+"""Seconds that a caller's packets may take and still be the machine's matter: a late loop reads
+them late, and every network has some jitter."""
+
 WHOLE = 4
-"""Measurements of the loop between two of all processes, which reads a file for each."""
+"""Measurements of the loop between two of all processes, which reads a file for each thread."""
 
 
 class Processors:
-    """How much of the processors this process and those below it use."""
+    """How much of the processors this process and those below it use.
+
+    Reading that takes 25 µs for each of their threads, of which engines have hundreds.
+    """
 
     def __init__(self) -> None:
         self._used: dict[int, float] = {}
@@ -40,7 +48,7 @@ class Processors:
         before, then, self._at = self._used, self._at, time.monotonic()
         self._used = self._read()
         used = sum(seconds - before.get(pid, seconds) for pid, seconds in self._used.items())
-        return max(0.0, used) / max(1e-3, self._at - then) / len(os.sched_getaffinity(0))
+        return max(0.0, used) / max(1e-3, self._at - then) / cores()
 
     def _read(self) -> dict[int, float]:
         """Return processor seconds by process; only this one's where the system has no /proc."""
@@ -49,12 +57,20 @@ class Processors:
         while family:
             place = Path(f"/proc/{family.pop()}")
             with suppress(OSError, ValueError, IndexError):  # it has just ended
-                for task in (place / "task").iterdir():
-                    family += map(int, (task / "children").read_text().split())
                 if (pid := int(place.name)) != own:
                     stat = (place / "stat").read_text().rsplit(")", 1)[1].split()
                     used[pid] = (int(stat[11]) + int(stat[12])) / self._tick
+                for task in (place / "task").iterdir():
+                    with suppress(OSError):  # that thread has; the others have children, too
+                        family += map(int, (task / "children").read_text().split())
         return used
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Admission:
@@ -68,6 +84,8 @@ class Admission:
         self.predictor = Predictor(settings.budget.total, settings.budget.percentile)
         """What it knows of this machine."""
         self._processors = Processors()
+        self._reader = ThreadPoolExecutor(1, "processors")
+        self._read: Future[float] | None = None
         self._thread = 0
         self._looked_at = self._worked = 0.0
         self._looks = 0
@@ -87,18 +105,26 @@ class Admission:
             return
         else:
             self._shares["loop"] = (worked - self._worked) / passed
-            if self._looks % WHOLE == 0:
-                self._shares["processors"] = self._processors.share()
-            self._looks += 1
+            self._look_around()
             self.predictor.measured(self._shares, sum(self._late) / len(self._late), calls, now)
             self._tell(now)
         self._looked_at, self._worked = now, worked
         self._late.clear()
 
+    def _look_around(self) -> None:
+        """Have it read what all processes used, beside the loop; take what was read before."""
+        if self._read is not None and self._read.done():
+            self._shares["processors"], self._read = self._read.result(), None
+        if self._looks % WHOLE == 0 and self._read is None:
+            self._read = self._reader.submit(self._processors.share)
+        self._looks += 1
+
     def take(self, event: Mapping[str, Any], now: float) -> None:
         """Take what a call tells of itself."""
         match event:
-            case {"type": "turn", "total": float(total)}:
+            case {"type": "turn", "total": float(total), "stages": stages}:
+                line = stages.get("framing", 0.0) + stages.get("jitter", 0.0)
+                total -= max(0.0, line - LINE)  # fewer calls would not mend a line that stalls
                 # A caller with a budget of its own counts by the share of it that it waited.
                 own = event.get("budget") or self._budget.total
                 self.predictor.answered(total * self._budget.total / own, now)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voice.settings import BUDGETS, within
 from voice.tools import Toolbox
 
 
@@ -70,6 +71,10 @@ class Agent:
     """Things a caller could say first, for the page."""
     budget: float | None = None
     """What its callers may have to wait for an answer, in seconds; None for the server's budget."""
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            within(f"the budget of agent {self.name}", self.budget, *BUDGETS, "s")
 
 
 def load(folder: Path, data: Path) -> Agent:

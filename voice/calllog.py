@@ -66,7 +66,7 @@ class CallLog:
                         path = self._directory / f"{call}.jsonl"
                         files[call] = path.open("a", encoding="utf-8", buffering=1)
                     files[call].write(json.dumps(event, default=str) + "\n")
-            except OSError as error:
+            except Exception as error:  # no disk; or what a tool returned is no JSON
                 if not self.lost:
                     log.warning("call logs are lost, %s cannot be written: %s", call, error)
                 self.lost += 1

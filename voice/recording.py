@@ -56,7 +56,7 @@ class Recording:
     def fell_silent(self, silence: FellSilent) -> None:
         """Note how the caller's speech ended; the last word on it counts, the first told of it."""
         if self._silence is not None:
-            silence.vad_end = self._silence.vad_end
+            silence.vad_end = max(self._silence.vad_end, silence.released)
         self._silence = silence
 
     def goes_on(self) -> None:
@@ -65,7 +65,7 @@ class Recording:
 
     def disturbed(self, sound: float, stopped: float) -> None:
         """Note that a sound, which began at `sound`, has silenced the answer at `stopped`."""
-        self._sound, self._stopped = sound, stopped
+        self._sound, self._stopped = sound - self.line.codec_delay, stopped
 
     def resumed(self) -> None:
         """Note that it was no interruption."""
@@ -75,6 +75,7 @@ class Recording:
 
     def decided(self, turn: int, due: float, typed: bool) -> None:
         """Note that turn `turn` is to be answered; by the rule, that was at `due`."""
+        self.overlapped = 0.0
         silence = None if typed else self._silence
         mark = self.trace.mark
         if silence is None:
@@ -101,8 +102,8 @@ class Recording:
         else:
             trace.asked = seconds
 
-    def heard(self, turn: int, at: float, budget: float) -> TurnTrace | None:
-        """Note when the answer can be heard; tell where the time went.
+    def heard(self, turn: int, at: float, budget: float, now: float) -> TurnTrace | None:
+        """Note when the answer can be heard; tell, at `now`, where the time went.
 
         Return the turn's trace; None if nobody waited for this answer.
         """
@@ -110,7 +111,8 @@ class Recording:
         trace = self.trace.of(turn)
         if (total := trace.total) is None:
             return None
-        stages, trace.late, trace.budget = trace.stages(), self.late(), budget
+        trace.told, trace.late, trace.budget = now, self.late(), budget
+        stages = trace.stages()
         trace.over = self.at_fault(stages, budget) if total > budget else ""
         event: dict[str, Any] = {"type": "turn", "turn": turn, "stages": rounded(stages, total)}
         event |= {"total": round(total, 5), "overlapped": round(self.overlapped, 5)}
@@ -118,7 +120,6 @@ class Recording:
         if trace.over:
             over = {"type": "over_budget", "turn": turn, "total": event["total"]}
             self.note(over | {"budget": budget, "stage": trace.over})
-        self.overlapped = 0.0
         return trace
 
     def acknowledged(self, turn: int, now: float, late: float | None = None) -> None:
@@ -130,25 +131,27 @@ class Recording:
         if trace is None or trace.at("played") is not None:
             return
         if (sent := trace.at("sent")) is not None:
-            told = now if late is None else sent + late
-            self.trace.mark("played", turn, told if sent <= told <= now else now)
+            played = now if late is None else trace.told + late
+            self.trace.mark("played", turn, played if sent <= played <= now else now)
 
     def over(
         self, turn: int, outcome: Outcome, underruns: int, making: asyncio.Task[None] | None
     ) -> None:
         """Note that a reply is over; its record is written once the `making` of it is.
 
+        One that fails is told of twice, the second time when it makes way: the first word counts.
         `underruns` are those of the whole call so far.
         """
         trace = self.trace.of(turn)
-        trace.underruns, self._underruns = underruns - self._underruns, underruns
+        trace.underruns += underruns - self._underruns
+        self._underruns = underruns
         if outcome == "interrupted" and self._sound is not None:
             self.trace.mark("barge_in", turn, self._sound)
             self.trace.mark("stopped", turn, self._stopped or self._sound)
-            if trace.at("sent") is None:
-                outcome = "unheard"
+        if outcome in ("interrupted", "played") and trace.at("heard") is None:
+            outcome = "unheard"
         self.resumed()
-        if making is None:
+        if making is None or making.done():
             self._write(turn, outcome)
         else:
             making.add_done_callback(lambda _: self._write(turn, outcome))

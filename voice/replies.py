@@ -106,7 +106,14 @@ class Replies:
         """Get ready. `turn` is only looked at here; events for it go to `call`."""
         self.recording = recording
         self.speaker = Speaker(
-            crew.pacer, line, call.tell, self._sent, self._audible, self._played, echo
+            crew.pacer,
+            line,
+            call.tell,
+            self._sent,
+            self._audible,
+            self._played,
+            echo,
+            lambda: self.thinking.working,
         )
         self.thinking = Thinking(
             prefill=Prefill(crew.mind),
@@ -153,7 +160,7 @@ class Replies:
         attempt = self.attempt
         if attempt is not None and attempt.turn == turn and not attempt.failed:
             attempt.decided = True
-            if not attempt.checking:
+            if attempt.checking is None:
                 self._let_go(attempt)
             return
         self.drop_attempt()
@@ -182,7 +189,7 @@ class Replies:
             if self._turn.replying(turn):
                 self._over_reply(turn, "failed")
             if self.attempt is not None and self.attempt.turn == turn:
-                self.attempt.failed = True
+                self.attempt.failed = spent.wasted = True
             self._call.feed(ReplyFailed(turn))
         finally:
             self.tally.add(spent)
@@ -218,14 +225,14 @@ class Replies:
             return
         asked = monotonic()
         self._trace.mark("asr_start", attempt.turn, asked)
-        attempt.checking = True
+        attempt.checking = final[0]
 
         async def check() -> None:
             await asyncio.wait({final[0]})
-            if self.attempt is not attempt:
-                return
+            if self.attempt is not attempt or attempt.checking is not final[0]:
+                return  # it is dropped, or looked at once more
             failed = final[0].cancelled() or final[0].exception() is not None
-            attempt.checking = False
+            attempt.checking = None
             if not failed and not attempt.failed and attempt.answers(final[0].result().text):
                 self._trace.mark("asr_final", attempt.turn, monotonic())
                 if attempt.decided:
@@ -315,11 +322,12 @@ class Replies:
                 if not speaker.began:
                     now = monotonic()
                     self._trace.mark("tts_first", turn, now)
-                    self._trace.mark("let_go", turn, now)  # or once it is, where it is held
+                    if not speaker.held:
+                        self._trace.mark("let_go", turn, now)
                 speaker.take(chunk)
                 self._trace.of(turn).audio = speaker.seconds
-                if not self._turn.replying(turn):
-                    continue  # it is held
+                if speaker.held:  # also when it was decided, while the words are looked at again
+                    continue
                 until = speaker.until()
                 self._call.feed(ReplyProgressed(turn, until))
                 if until - monotonic() > MADE_AHEAD:
@@ -332,7 +340,7 @@ class Replies:
 
     def _audible(self, turn: int, at: float) -> None:
         """Note that the first sound of a reply has left, and is heard at `at`."""
-        trace = self.recording.heard(turn, at, self._call.budget)
+        trace = self.recording.heard(turn, at, self._call.budget, monotonic())
         if trace is not None and self._settings.profile == "bench":
             self._tell_markers(trace)
 
@@ -353,11 +361,21 @@ class Replies:
         """Note what became of a reply."""
         self.recording.over(turn, outcome, self.speaker.underruns, self._reply)
 
-    def stop(self, turn: int) -> None:
-        """Stop the sound and the work of reply `turn`, if either goes on."""
-        if self.speaker.turn == turn:
+    def close(self) -> None:
+        """Be silent; what is still being said then, the call's own failure has cut off."""
+        if (turn := self.speaker.turn) != 0:
+            self._over_reply(turn, "failed")
+            self.speaker.stop(turn)
+
+    def stop(self, turn: int, stalled: bool = False) -> None:
+        """Stop the sound and the work of reply `turn`, if either goes on; tell if it `stalled`."""
+        saying, making = self.speaker.turn == turn, self._reply
+        if self.attempt is not None and self.attempt.turn == turn:
+            self.drop_attempt()  # it was decided, but not yet whether its words are all
+        if saying:
             left = self._turn.floor is Floor.OVER
-            self._over_reply(turn, "hung_up" if left else "interrupted")
+            fate: Fate = "failed" if stalled else "hung_up" if left else "interrupted"
+            self.recording.over(turn, fate, self.speaker.underruns, making)
         if self._reply is not None:
             self._reply.cancel()
             self._reply = None

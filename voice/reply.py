@@ -120,11 +120,14 @@ class Thinking:
         if self._working is None:
             return
         now = monotonic
+        self.trace.mark("tool_start", turn, now())
         if not self._working.done():
             await asyncio.wait({self._working}, timeout=PATIENCE)
         if not self._working.done():
+            self.trace.mark("tool_end", turn, now())  # what is waited for now is the voice
             for phrase in self._said(turn, self.lines.wait):
                 yield phrase
+            self.trace.mark("tool_start", turn, now())
             await asyncio.wait({self._working}, timeout=self.tool_timeout - PATIENCE)
         self.trace.mark("tool_end", turn, now())
         task, self._working = self._working, None
@@ -143,22 +146,25 @@ class Thinking:
     ) -> AsyncGenerator[str, None]:
         """Yield the phrases of one generation; put its tool calls into `calls`."""
         now = monotonic
-        phrases, first = self._phrases(), True
+        phrases, pace, first = self._phrases(), self.trace.pace(turn), True
         self.trace.mark("llm_start", turn, now())
         thread = self.prefill.take(self.context.items(), self.toolbox.specs)
         try:
             generation = thread.generate(self.params, self.due(turn))
             async with aclosing(timed(generation, partial(spent.add, "llm"))) as pieces:
+                asked = now()
                 async for piece in pieces:
+                    came = now()
                     if first:
-                        self.trace.mark("llm_first", turn, now())
+                        self.trace.mark("llm_first", turn, came)
                         first = False
                     if isinstance(piece, ToolCall):
                         calls.append(piece)
                     elif isinstance(piece, Text):
-                        self.trace.wrote(turn, now())
+                        pace.came(asked, came)
                         for phrase in phrases.push(piece.text):
                             yield self._noted(turn, phrase)
+                    asked = now()
         finally:
             thread.close()
         for phrase in phrases.flush():
@@ -166,7 +172,6 @@ class Thinking:
 
     def _begin(self, turn: int, call: ToolCall) -> None:
         """Set a tool to work."""
-        self.trace.mark("tool_start", turn, monotonic())
         self._working = asyncio.create_task(self._use(turn, call))
         self.keep(self._working)
 

@@ -310,6 +310,8 @@ class Server:
             self._exports.take(name, event)
             if event.get("type") != "captions" or event.get("final"):
                 self._log.write(name, {"time": round(time.time(), 3), **event})
+                if name not in self.sessions:  # a tool has outlasted its call
+                    self._log.finish(name)
 
         return note
 

@@ -58,6 +58,9 @@ TYPING = 0.2
 LONGEST_TYPED = 1000
 """Characters of a typed message that are read."""
 
+PLAYED = 60.0
+"""Seconds that an answer may be under way to a client's loudspeaker."""
+
 STALLED = 0.02
 """Seconds by which a turn's timer is late when this process was away."""
 
@@ -167,7 +170,9 @@ class Session:
                 self._refuse("bad_message", 'a "text" message needs a string in "text"')
             case {"type": "session", **given}:
                 self._choose(given)
-            case {"type": "played", "turn": int(turn), "late": float(late)}:
+            case {"type": "played", "turn": int(turn), "late": int(late) | float(late)} if (
+                abs(late) < PLAYED
+            ):
                 self._recording.acknowledged(turn, self._now(), late)
             case {"type": "played", "turn": int(turn)}:
                 self._recording.acknowledged(turn, self._now())
@@ -209,7 +214,7 @@ class Session:
     async def _free(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._replies.speaker.stop(self._replies.speaker.turn)
+        self._replies.close()
         self._detector.close()
         self._ears.drop()
         self._replies.thinking.prefill.close()
@@ -265,16 +270,15 @@ class Session:
                 self._replies.drop_attempt()
             case PauseReply():
                 self._replies.speaker.pause()
-                began = self._ears.made(self._disturbances.sound.began)
-                self._recording.disturbed(began, self._now())
+                self._disturbed()
                 if self._settings.profile == "bench":
                     self.line.tell({"ev": "clear", "t": self._now()})
             case JudgeSound():
                 self._judge()
             case ResumeReply(turn):
                 self._resume(turn)
-            case CancelReply(turn):
-                self._replies.stop(turn)
+            case CancelReply(turn, stalled):
+                self._replies.stop(turn, stalled)
             case StartReply(turn, cause, waited_from):
                 waits = waited_from is not None or cause is Cause.TYPED
                 self._replies.start(turn, cause, (self._due or self._now()) if waits else None)
@@ -358,7 +362,14 @@ class Session:
         if floor is Floor.CONTESTED:
             sound = described(self._disturbances.sound.evidence, ruling)
             self.note({"type": "sound", "turn": self._turn.number, **sound})
+        elif ruling is Ruling.INTERRUPT:
+            self._disturbed()  # it seemed an echo so far, and has silenced nothing
         self.feed(Ruled(ruling is Ruling.INTERRUPT))
+
+    def _disturbed(self) -> None:
+        """Note that the latest sound silences the answer now."""
+        began = self._ears.made(self._disturbances.sound.began)
+        self._recording.disturbed(began, self._now())
 
     async def _hear_out(self) -> None:
         if await self._disturbances.hear_out() and self._turn.floor is Floor.CONTESTED:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr.whisper_options import WhisperOptions
-from latency.budget import STAGES
+from latency.budget import NOTHING, STAGES
 from llm.vllm_options import VllmOptions
 from tts.coqui_options import CoquiOptions
 from tts.phrases import PhraseSettings
@@ -118,7 +118,7 @@ class BudgetSettings:
         within("budget.percentile", self.percentile, 50.0, 99.9)
         for stage in STAGES:
             within(f"budget.{stage}", getattr(self, stage), 0.0, self.total, "s")
-        if (given := sum(self.given.values())) > self.total:
+        if (given := sum(self.given.values())) > self.total + NOTHING:
             raise ValueError(
                 f"the stages of the budget add up to {given:g} s; expected at most budget.total "
                 f"({self.total:g} s)"

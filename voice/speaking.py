@@ -56,16 +56,18 @@ class Speaker:
         heard: Callable[[int, float], None],
         played: Callable[[int], None],
         echo: EchoGuard,
+        waits: Callable[[], bool],
     ) -> None:
         """Tell captions to `tell`, the first frame of a turn to `sent`, its end to `played`.
 
         `heard` is told at which monotonic time, in seconds, the first audible sample of a turn is
         heard, once it has left. What the caller hears, and may send back, is told to `echo`.
+        `waits` tells whether the reply waits for something, so that it may run dry.
         """
         self._line, self._tell, self._sent, self._played = line, tell, sent, played
         self._heard = heard
         self._echo = echo
-        self._playout = Playout(pacer, self._play, line.rate, progress=self._left)
+        self._playout = Playout(pacer, self._play, line.rate, progress=self._left, excused=waits)
         self._spoken = Spoken(0)
         self._held: list[Pcm] | None = None
         self._ended = self._paused = False
@@ -74,7 +76,7 @@ class Speaker:
 
     @property
     def underruns(self) -> int:
-        """How often a reply ran dry before its end."""
+        """How often a reply ran dry before its end, though nothing was waited for."""
         return self._playout.underruns
 
     @property
@@ -86,6 +88,11 @@ class Speaker:
     def seconds(self) -> float:
         """How much sound of the reply there is so far."""
         return self._spoken.samples / self._line.rate
+
+    @property
+    def held(self) -> bool:
+        """Whether its sound is kept back."""
+        return self._held is not None
 
     @property
     def began(self) -> bool:

@@ -1,5 +1,6 @@
 """Answers that are made before it is decided that the caller is done, and what they cost."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Literal, TypeVar
 
+from asr.engine import Hypothesis
 from voice.context import Entry
 from voice.hearing import Words
 
@@ -91,7 +93,8 @@ class Attempt:
         spent: What it costs.
         effects: What is to happen once it is let go: events, counters.
         decided: Whether the caller is done.
-        checking: Whether it is being looked at again, because the caller made more sound.
+        checking: The words that it is looked at again for, because the caller made more sound;
+            None while it is not.
         failed: Whether it could not be made.
     """
 
@@ -102,7 +105,7 @@ class Attempt:
     spent: Spent = field(default_factory=Spent)
     effects: list[Callable[[], None]] = field(default_factory=list)
     decided: bool = False
-    checking: bool = False
+    checking: asyncio.Task[Hypothesis] | None = None
     failed: bool = False
 
     def answers(self, text: str) -> bool:

@@ -8,12 +8,13 @@ looks (`/dashboard`). It has no task and no timer: it runs when a call tells som
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Literal
 
-from latency.budget import Budget, Floors, at_fault, derived
+from latency.budget import BEFORE, Budget, Floors, at_fault, derived
 from latency.distribution import EDGES, Distribution
 from latency.trace import NAMES
 from latency.tuner import LOGGED, Move, Tuner
@@ -166,7 +167,8 @@ class Steering:
 
     def _answered(self, stages: Mapping[str, float], total: float, budget: float) -> None:
         """Take a turn; one with a budget of its own counts by the share of it that it took."""
-        self.floors.note(stages)
+        if not BEFORE.isdisjoint(stages):  # what was typed tells nothing of how long one listens
+            self.floors.note(stages)
         if self.tuner is None:
             return
         now, scale = self._clock(), self.budget.total / budget
@@ -196,12 +198,14 @@ class Steering:
         """Let the tuner decide; do what it says."""
         tuner.budget = self.budget
         for move in tuner.decide(now):
-            self._keep(move)
             if move.applied and move.after != move.before:
                 try:
                     self.knobs.set(move.knob, move.after)
-                except ValueError:
+                except ValueError:  # an engine that was started anew may be able to do less
                     log.exception("the tuner cannot move %s to %g", move.knob, move.after)
+                    tuner.lose(move.knob, move.before)
+                    move = replace(move, applied=False)
+            self._keep(move)
 
     def _budget(self) -> Budget:
         given = self._settings.budget
@@ -222,6 +226,7 @@ class Steering:
 def opened(data: Path) -> CallLog:
     """Return the log that moves are written to, in `data`; a long old one is put aside."""
     file = data / "tuner.jsonl"
-    if file.is_file() and file.stat().st_size > LONGEST_LOG:
-        file.replace(data / "tuner.old.jsonl")
+    with suppress(OSError):  # what cannot be written, the log says
+        if file.stat().st_size > LONGEST_LOG:
+            file.replace(data / "tuner.old.jsonl")
     return CallLog(data)

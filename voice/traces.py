@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,12 @@ from voice import __version__
 Record = Mapping[str, Any]
 
 _NAME = re.compile(r"[\w.-]{0,40}")
+
+FIGURES = ("budget", "wasted", "worked", "underruns", "loop_late")
+"""Single figures of a record."""
+
+MOST = 1e11
+"""What a figure is less than; in seconds, what a calendar can tell."""
 
 FORMATS = ("json", "chrome", "otlp")
 
@@ -152,7 +157,7 @@ def _take(call: LoggedCall, event: Any) -> None:
     if not isinstance(event, dict):
         call.broken += 1
         return
-    if _number(event.get("time")):
+    if _number(event.get("time")) and event["time"] >= 0:
         at = float(event["time"])
         call.began, call.ended = call.began or at, max(call.ended, at)
     match event:
@@ -172,7 +177,8 @@ def usable(event: Record) -> bool:
     spans, stages = event.get("spans"), event.get("stages")
     figures = (event.get(name) or {} for name in ("llm", "asr", "tts", "speculations", "barge_in"))
     return (
-        isinstance(event.get("turn"), int)
+        "total" in event
+        and isinstance(event.get("turn"), int)
         and _number(event.get("wall"))
         and (total is None or _number(total))
         and _numbers(stages)
@@ -180,7 +186,8 @@ def usable(event: Record) -> bool:
         and isinstance(spans, list)
         and all(map(_is_span, spans))
         and all(_numbers({k: v for k, v in f.items() if v is not None}) for f in figures)
-        and all(_number(event.get(name) or 0) for name in ("budget", "wasted", "worked"))
+        and all(_number(event.get(name, 0)) for name in FIGURES)
+        and all(isinstance(event.get(name, False), bool) for name in ("cut_in", "missed"))
         and all(
             isinstance(value := event.get(name) or "", str) and bool(_NAME.fullmatch(value))
             for name in ("transport", "outcome", "over", "call")
@@ -202,7 +209,7 @@ def _numbers(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 
 def slowest(calls: Iterable[LoggedCall], count: int) -> list[tuple[LoggedCall, Record]]:

@@ -246,9 +246,15 @@ class ResumeReply:
 
 @dataclass(frozen=True, slots=True)
 class CancelReply:
-    """Stop the reply: its sound, its synthesis and its model."""
+    """Stop the reply: its sound, its synthesis and its model.
+
+    Attributes:
+        turn: Its number.
+        stalled: Whether that is because it made no progress.
+    """
 
     turn: int
+    stalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +461,7 @@ class Turn:
                 last = self._silences > self.settings.idle_prompts
                 self._reply(Cause.GOODBYE if last else Cause.SILENCE, now)
             case Floor.THINKING | Floor.AGENT:
-                self._actions.append(CancelReply(self.number))
+                self._actions.append(CancelReply(self.number, stalled=True))
                 self._fail(now)
 
     def replying(self, turn: int) -> bool:

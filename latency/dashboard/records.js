@@ -6,6 +6,9 @@ export const MOST = 500;
 /** Stages that are an engine's work: only they can hide behind the wait for another. */
 const WORK = new Set(["asr", "llm", "first_phrase", "tools", "tts"]);
 
+/** Stages in which the caller's turn ends: nobody waits for what else goes on meanwhile. */
+const ENDING = new Set(["framing", "jitter", "vad", "endpoint"]);
+
 const SLIVER = 0.0005; // s of hidden work that nobody would see
 const RUN_OFF = 1.7; // budgets that the axis shows at most
 const LANES = 2; // of hidden work under a bar
@@ -75,14 +78,16 @@ export function place(record) {
   return { path, hidden };
 }
 
-// The path as the tracer finds it: a span counts from where the one before it ended. Null where
-// the spans do not tell of every stage.
+// The path as the tracer finds it: the end of the caller's turn, then each span from where the one
+// before it ended. Null where the spans do not tell of every stage.
 function critical({ stages, spans, total }) {
   if (!spans?.length || !(total > 0)) return null;
   const path = [];
   const sums = new Map();
   let covered = 0;
-  for (const [stage, begin, finish] of spans.toSorted((a, b) => a[1] - b[1] || a[2] - b[2])) {
+  const late = ([stage]) => !ENDING.has(stage);
+  const ordered = spans.toSorted((a, b) => late(a) - late(b) || a[1] - b[1] || a[2] - b[2]);
+  for (const [stage, begin, finish] of ordered) {
     const [from, to] = [Math.max(begin, covered), Math.min(finish, total)];
     if (to <= from) continue;
     if (from > covered) path.push({ stage: "unattributed", from: covered, to: from });
