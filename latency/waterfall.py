@@ -8,7 +8,7 @@ prints chooses the colours and a test can read the text. Pure.
 from collections.abc import Mapping
 from typing import Any
 
-from latency.spans import ORDER, REST, Record, Segment, hidden, rows, segments, waited
+from latency.spans import REST, Record, Segment, hidden, rows, segments, waited
 
 WIDTH = 80
 """Columns of a drawing, where nothing else is said."""
@@ -313,7 +313,3 @@ def _pace(record: Record) -> list[str]:
 def right(numbers: list[Piece]) -> Line:
     """Return numbers in columns of `NUMBER` characters."""
     return [(f"{number:>{NUMBER}}", style) for number, style in numbers]
-
-
-COLOURED = (*ORDER, REST)
-"""Styles that are stages' names."""

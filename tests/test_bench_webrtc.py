@@ -6,7 +6,8 @@ import pytest
 from transport.codec import SPEAKING_RATE, Decoder
 from voice.bench_webrtc import one_way
 from voice.callers import white
-from voice.webrtc_callers import SAMPLES, Score, make_loop
+from voice.webrtc_callers import SAMPLES, make_loop
+from voice.webrtc_score import Score
 
 
 def turn(

@@ -31,7 +31,7 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models", "trace"]
+    "command", ["serve", "call", "talk", "bench", "doctor", "config", "models", "trace", "tune"]
 )
 def test_every_command_has_help(command: str) -> None:
     done = voice(command, "--help")
@@ -66,6 +66,37 @@ def test_every_command_has_help(command: str) -> None:
             {},
             "Is voice serve running?",
         ),
+        (["bench", "--url", "http://127.0.0.1:9"], {}, "Is voice serve running?"),
+        (["bench", "--url", "127.0.0.1:9"], {}, "expected http://HOST:PORT"),
+        (["bench", "--what", "trace"], {}, "measured with --profile bench"),
+        (["bench", "--what", "trca"], {}, "expected latency, barge-in, capacity"),
+        (["bench", "--profile", "cpu"], {}, "expected embedded or bench, or --find-capacity"),
+        (["bench", "--profile", "bench", "--url", "http://x"], {}, "--url has no effect on"),
+        (["bench", "--transport", "webrtc"], {}, "--transport has no effect on a bench of the de"),
+        (["bench", "--minutes", "1"], {}, "--minutes has no effect"),
+        (["bench", "--calls", "0"], {}, "--calls is 0; expected 1 to 100000"),
+        (["bench", "--turns", "0"], {}, "--turns is 0; expected 1 or more"),
+        (
+            ["bench", "--profile", "bench", "--wait", "99"],
+            {},
+            "--wait is 99.0 s; expected 0.1 to 3",
+        ),
+        (["bench", "--profile", "bench", "--noise", "5"], {}, "--noise is 5 dBFS; expected 0"),
+        (["bench", "--profile", "bench"], {"VOICE_PROT": "1"}, "did you mean VOICE_PORT?"),
+        (
+            ["bench", "--profile", "bench", "--what", "trace", "--transport", "rtp"],
+            {},
+            "--transport is 'rtp'; expected websocket or webrtc",
+        ),
+        (["bench", "--engine", "asr", "--model", "nowhere"], {}, "expected a model's directory"),
+        (["trace", "list", "--data", "nowhere"], {}, "nowhere is no directory"),
+        (["trace", "--data", "tests", "list"], {}, "voice trace list --data tests"),
+        (["trace", "--slowest", "2", "list"], {}, "--slowest is no list"),
+        (["trace", "export", "x", "--format", "xml"], {}, "expected json, chrome, otlp"),
+        (["tune", "--cost-per-hour", "-2"], {}, "--cost-per-hour is -2; expected 0 to 1000000"),
+        (["tune", "--out", "tests"], {}, "tests is a directory; expected a file to write"),
+        (["tune", "--report", "nowhere/x.html"], {}, "nowhere is no directory"),
+        (["tune", "--knobs", "turn.wiat"], {}, "did you mean turn.wait?"),
         (["models", "fetch"], {}, "voice models fetch NAME, or --profile cpu"),
         (["models", "fetch", "xtts-v2"], {}, "accept it with --accept-licence"),
         (["models", "fetch", "--profile", "cup"], {}, "expected one of embedded, cpu, gpu"),
@@ -82,6 +113,25 @@ def test_what_the_user_got_wrong_is_one_line_that_says_what_to_do(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "No such command 'nosuch'; voice -h says what there is"),
+        (["bench", "--nosuch"], "No such option: --nosuch"),
+        (["trace", "show"], "Missing argument 'call'; voice trace show -h"),
+        (["trace", "--slowest", "0"], "'--slowest'"),
+        (["serve", "--port", "http"], "'--port'"),
+    ],
+)
+def test_a_command_that_is_none_is_one_line_that_says_where_to_look(
+    arguments: list[str], message: str
+) -> None:
+    done = voice(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

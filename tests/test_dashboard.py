@@ -89,10 +89,24 @@ async def test_a_server_without_records_says_why(tmp_path: Path) -> None:
         answer = await http.get("/v1/dashboard")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_trace")
     web = create_app(Server(Settings(data=str(tmp_path), asr="fake", llm="fake", tts="fake")))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://x") as http:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(web), base_url="http://localhost"
+    ) as http:
         answer = await http.get("/v1/dashboard")  # not started yet
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
         assert answer.headers["retry-after"] == "2"
+
+
+async def test_no_page_reads_records_under_a_name_that_its_owner_points_here(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as up, httpx.AsyncClient(base_url=up.url) as http:
+        up.server.steering = Player(lively(3, 1))
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::", "a@b"):
+            answer = await http.get("/v1/dashboard", headers={"Host": host})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "bad_host")
+        for host in ("127.0.0.1:8000", "localhost", "[::1]:8000"):
+            assert (await http.get("/v1/dashboard", headers={"Host": host})).status_code == 200
 
 
 async def test_records_are_for_those_with_the_key(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ CORES = (
     "voice/interruption.py",
     "voice/loop_figures.py",
     "voice/knee.py",
+    "voice/webrtc_score.py",
     "voice/knobs.py",
     "voice/memory.py",
     "voice/needs.py",

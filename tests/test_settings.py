@@ -35,8 +35,11 @@ def test_every_setting_can_be_asked_for() -> None:
     [
         ("prot = 1", "unknown setting prot .*did you mean port"),
         ("[turn]\nlongest_wate = 1", "did you mean turn.longest_wait"),
-        ('port = "8000"', "port in .* is '8000'; expected int"),
-        ("port = true", "expected int"),
+        ('port = "8000"', "port in .* is '8000'; expected a whole number"),
+        ("port = true", "expected a whole number"),
+        ("budget = 1", "budget in .* is a group of settings; expected budget.total, budget.perc"),
+        ("tuner = true", "tuner in .* is True; expected a string"),
+        ('tuner = "on"\ntrace = false', "expected trace = true, or another tuner"),
         ("[coqui]\ntrim = 1", "coqui.trim in .* is 1; expected true or false"),
         ("[whisper]\nbeam = 0", "whisper.beam is 0; expected 1 to 10"),
         ("[whisper]\nbeem = 1", "did you mean whisper.beam"),
@@ -79,7 +82,7 @@ def test_an_engine_has_its_own_group(tmp_path: Path) -> None:
 def test_an_unknown_variable_is_named() -> None:
     with pytest.raises(ValueError, match="VOICE_PROT; did you mean VOICE_PORT"):
         load(None, {"VOICE_PROT": "1"}, {})
-    with pytest.raises(ValueError, match="VOICE_PORT is 'x'; expected int"):
+    with pytest.raises(ValueError, match="VOICE_PORT is 'x'; expected a whole number"):
         load(None, {"VOICE_PORT": "x"}, {})
 
 

@@ -89,7 +89,7 @@ async def test_turns_are_kept_with_what_a_page_shows(tmp_path: Path) -> None:
 
 
 async def test_without_records_nothing_is_steered(tmp_path: Path) -> None:
-    async with running(tmp_path, trace=False, tuner="on") as live, dial(live.url) as caller:
+    async with running(tmp_path, trace=False) as live, dial(live.url) as caller:
         assert await caller.until(lambda: bool(caller.heard()), 20)
         assert live.server.steering is None
         await caller.say(voiced(), 16_000)

@@ -120,7 +120,7 @@ async def test_a_server_that_cannot_start_is_told_with_what_to_do(tmp_path: Path
         out=tmp_path / "tuned.toml",
         report=tmp_path / "tune.html",
     )
-    with pytest.raises(RuntimeError, match="Start it by hand to see why: voice serve"):
+    with pytest.raises(RuntimeError, match="Start it by hand: voice serve"):
         await tune(wanted, Console(file=StringIO()))
     assert written(tmp_path) == []
 

@@ -6,18 +6,15 @@ written and every run is alike.
 """
 
 import asyncio
-import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
 
-from latency.trace import percentile
 from transport.audio import Pcm
-from voice.bench_server import Measured, server
+from voice.bench_row import machine, percentiles, print_row
+from voice.bench_server import Measured, reachable, server
 from voice.calling import synthesise
 from voice.client import Caller, dial
 
@@ -58,15 +55,18 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
     Without `url`, a server of the default profile is started here and its memory measured.
 
     Raises:
-        RuntimeError: If the server does not get ready.
+        ValueError: If `url` is no address.
+        RuntimeError: If the server does not get ready, or nobody takes calls at `url`.
     """
+    if url:
+        await reachable(url, key)
     speech = [
         await synthesise(question, VOICES[number % len(VOICES)])
         for number, question in enumerate(QUESTIONS)
     ]
     settings = {"max_calls": max(calls), "key": key}
     async with server(url, settings) as measuring:
-        idle = measuring.usage().memory if measuring.process else None
+        idle = round(measuring.usage().memory, 1) if measuring.process else None
         for count in calls:
             measured, memory = await _measure(measuring, key, count, turns, speech)
             row = {
@@ -74,19 +74,14 @@ async def bench(url: str, key: str, calls: Sequence[int], turns: int, console: C
                 "unit": "ms",
                 "calls": count,
                 "turns": len(measured.gaps),
-                **{
-                    f"p{percent}": round(1000 * percentile(measured.gaps, percent), 1)
-                    for percent in (50, 95, 99)
-                    if measured.gaps
-                },
+                **percentiles(measured.gaps, (50, 95, 99)),
                 "unanswered": measured.unanswered,
                 "underruns": measured.underruns,
                 "memory_mb": memory,
                 "idle_memory_mb": idle,
-                "python": platform.python_version(),
-                "machine": f"{os.cpu_count()} x {platform.machine()}",
+                **machine(),
             }
-            console.print(json.dumps(row), soft_wrap=True, highlight=False)
+            print_row(console, row)
 
 
 async def _measure(

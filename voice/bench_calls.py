@@ -5,10 +5,8 @@ finding the end of speech, overlap, pacing, interruption, and what a call costs.
 """
 
 import asyncio
-import json
 import math
 import os
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,12 +19,12 @@ import httpx
 import numpy as np
 from rich.console import Console
 
-from latency.trace import percentile
 from transport.audio import Pcm, Resampler
 from voice import bench_server
+from voice.bench_row import machine, percentiles, print_row
 from voice.callers import RATE, Plan, Turn, babble, hold, noisy, white
 from voice.calling import synthesise
-from voice.settings import from_process
+from voice.settings import from_process, within
 
 UTTERANCES = (
     "Could you please tell me the time in London?",
@@ -65,6 +63,14 @@ class Conditions:
     noise: float = -math.inf
     babble: bool = False
     wait: float = 0.2
+
+    def __post_init__(self) -> None:
+        within("--reply", self.reply, 0.1, 600.0, "s")
+        within("--delays", self.delays, 0.0, 100.0)
+        if self.wait:
+            within("--wait", self.wait, 0.1, 3.0, "s")
+        if not self.noise <= 0.0:
+            raise ValueError(f"--noise is {self.noise:g} dBFS; expected 0, full scale, or less")
 
     def settings(self) -> dict[str, Any]:
         """Return them as the server's settings."""
@@ -122,7 +128,7 @@ async def latency(
 ) -> None:
     """Measure voice-to-voice with each number of calls at once; print one JSON line for each."""
     for count in counts:
-        _print(console, await _run(conditions, count, turns))
+        print_row(console, await _run(conditions, count, turns))
 
 
 async def interruptions(conditions: Conditions, turns: int, console: Console) -> None:
@@ -139,11 +145,11 @@ async def interruptions(conditions: Conditions, turns: int, console: Console) ->
         stops = [t.early - t.started for t in chosen if t.early is not None]
         # The agent had stopped before the first of its messages could meet the caller's voice.
         stops += [0.0 for t in chosen if t.early is None]
-        row[f"speech{place + 1}"] = {"text": text, "n": len(stops), **_percentiles(stops, (50, 95))}
+        row[f"speech{place + 1}"] = {"text": text, "n": len(stops), **percentiles(stops, (50, 95))}
     every = [
         0.0 if t.early is None else t.early - t.started for t in caller.turns[1:] if t.interrupting
     ]
-    _print(console, row | _percentiles(every, (50, 95)) | machine())
+    print_row(console, row | percentiles(every, (50, 95)) | machine())
 
 
 async def soak(conditions: Conditions, count: int, minutes: float, console: Console) -> None:
@@ -168,7 +174,7 @@ async def soak(conditions: Conditions, count: int, minutes: float, console: Cons
                 samples.append((minute, used.memory))
                 row = {"minute": round(minute, 1), "memory_mb": round(used.memory, 2)}
                 row |= {"files": used.files, "tasks": await _tasks(server.url)}
-                _print(console, {"what": "soak", "calls": count, **row})
+                print_row(console, {"what": "soak", "calls": count, **row})
 
         watching = asyncio.create_task(watch())
         try:
@@ -195,7 +201,7 @@ async def soak(conditions: Conditions, count: int, minutes: float, console: Cons
         "tasks_left": after_tasks - idle_tasks,
         **conditions.described(),
     }
-    _print(console, row | machine())
+    print_row(console, row | machine())
     if row["lost"] or row["files_left"] > 0 or row["tasks_left"] > 0:
         raise RuntimeError("calls were lost, or something was left behind: see the line above")
 
@@ -238,7 +244,7 @@ async def _run(conditions: Conditions, count: int, turns: int) -> dict[str, Any]
         "unit": "ms",
         "calls": count,
         "turns": len(measured),
-        **_percentiles(gaps, (50, 95, 99)),
+        **percentiles(gaps, (50, 95, 99)),
         **({"mean": round(1000 * float(np.mean(gaps)), 1)} if gaps else {}),
         "bad_turns": len(bad),
         "bad": dict(Counter(chain.from_iterable(bad))),
@@ -272,11 +278,6 @@ def faults(turn: Turn, reply: float | None) -> list[str]:
     return [name for name, is_so in wrong.items() if is_so]
 
 
-def _percentiles(seconds: Sequence[float], percents: Sequence[int]) -> dict[str, float]:
-    """Return percentiles in milliseconds, none where there are no values."""
-    return {f"p{n}": round(1000 * percentile(seconds, n), 1) for n in percents if seconds}
-
-
 def _slope(samples: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
     """Return the slope of a line through `samples` and its standard error, None for too few."""
     if len(samples) < 3:
@@ -296,15 +297,3 @@ async def _tasks(url: str) -> int:
             line = next(line for line in text.splitlines() if line.startswith("voice_tasks "))
             return int(float(line.split()[1]))
     return 0
-
-
-def machine() -> dict[str, str]:
-    """Return where a figure was taken."""
-    return {
-        "python": platform.python_version(),
-        "machine": f"{os.cpu_count()} x {platform.machine()}",
-    }
-
-
-def _print(console: Console, row: dict[str, Any]) -> None:
-    console.print(json.dumps(row), soft_wrap=True, highlight=False)

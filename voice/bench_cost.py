@@ -7,14 +7,15 @@ drifts on the machine meanwhile weighs on both alike. Each pair is one compariso
 import asyncio
 import os
 from collections.abc import Mapping
+from statistics import median
 from time import monotonic
 from typing import Any
 
 from rich.console import Console
 
 from voice import bench_server
-from voice.bench_calls import UTTERANCES, Conditions, machine, speech
-from voice.bench_trace import print_row
+from voice.bench_calls import UTTERANCES, Conditions, speech
+from voice.bench_row import machine, print_row
 from voice.callers import Plan, hold
 
 ON: Mapping[str, str] = {"trace": "true", "tuner": "on"}
@@ -53,17 +54,12 @@ def summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
     return {
         "what": "cost of tracing and tuning",
         "pairs": len(pairs),
-        "on_median": round(_median(on), 4),
-        "off_median": round(_median(off), 4),
-        "more_percent_median": round(_median(more), 2),
+        "on_median": round(median(on), 4),
+        "off_median": round(median(off), 4),
+        "more_percent_median": round(median(more), 2),
         "more_percent_least": round(more[0], 2),
         "more_percent_most": round(more[-1], 2),
     }
-
-
-def _median(ordered: list[float]) -> float:
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 async def _used(

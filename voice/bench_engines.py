@@ -6,7 +6,6 @@ has been answered. One JSON line for each engine and number of callers, then the
 """
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -24,7 +23,8 @@ import llm.engine
 import tts.engine
 from latency.trace import percentile
 from voice import naive
-from voice.bench_calls import UTTERANCES, machine, spoken
+from voice.bench_calls import UTTERANCES, spoken
+from voice.bench_row import machine, print_row
 from voice.bench_server import usage
 from voice.settings import Settings, from_process
 
@@ -136,12 +136,12 @@ async def compare(
             for count in calls:
                 row = {"what": room, "side": label, "engine": engine.name, "calls": count}
                 rows.append(row | await measured(engine, comparison, count, turns) | machine())
-                _print(console, rows[-1])
+                print_row(console, rows[-1])
     baseline = next(iter(comparison.sides))
     for row in [row for row in rows if row["side"] != baseline]:
         of = next(r for r in rows if r["side"] == baseline and r["calls"] == row["calls"])
         rows.append(ratio(row, of))
-        _print(console, rows[-1])
+        print_row(console, rows[-1])
     console.print(_table(rows, comparison))
     return rows
 
@@ -223,6 +223,7 @@ def ratio(row: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _comparison(room: str, model: str, settings: Settings) -> Comparison:
+    _check_model(model)
     match room:
         case "llm":
             return _minds(Path(model) if model else _own_model(settings), settings)
@@ -231,6 +232,11 @@ async def _comparison(room: str, model: str, settings: Settings) -> Comparison:
         case "tts":
             return _mouths(_required(room, model, "vits ljspeech"), settings)
     raise ValueError(f"--engine is {room!r}; expected llm, asr or tts")
+
+
+def _check_model(model: str) -> None:
+    if model and not Path(model).is_dir():
+        raise ValueError(f"--model is {model!r}; expected a model's directory")
 
 
 def _required(room: str, model: str, recipe: str) -> Path:
@@ -339,7 +345,3 @@ def _table(rows: Sequence[dict[str, Any]], comparison: Comparison) -> Table:
             cells += [f"{row[name]:.1f}", f"{gain[name]}x" if gain.get(name) else ""]
         table.add_row(*cells)
     return table
-
-
-def _print(console: Console, row: dict[str, Any]) -> None:
-    console.print(json.dumps(row), soft_wrap=True, highlight=False)

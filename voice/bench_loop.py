@@ -22,8 +22,9 @@ from rich.console import Console
 from transport.audio import Pcm
 from transport.line import FRAME
 from voice import bench_server, settings
-from voice.bench_calls import UTTERANCES, machine, spoken
-from voice.bench_trace import PAUSE, PAUSED, placed, print_row, records
+from voice.bench_calls import UTTERANCES, spoken
+from voice.bench_row import machine, print_row
+from voice.bench_trace import PAUSE, PAUSED, placed, records
 from voice.callers import RATE, noisy, white
 from voice.company import Company
 from voice.loop_figures import TABLE, at_percentile, back_after, gaps, phase, table_row

@@ -21,8 +21,10 @@ from rich.console import Console
 from latency.trace import percentile
 from transport.line import FRAME
 from voice import bench_server
-from voice.bench_calls import UTTERANCES, Conditions, faults, machine, noise, speech, spoken
+from voice.bench_calls import UTTERANCES, Conditions, faults, noise, speech, spoken
+from voice.bench_row import machine, percentiles, print_row
 from voice.callers import RATE, Caller, Plan
+from voice.capacity import Refusal
 from voice.settings import from_process
 
 RAMP = {"websocket": 0.02, "webrtc": 0.1}
@@ -46,21 +48,6 @@ COUNTERS = {
     'voice_speculations_total{outcome="dropped"}': "speculations_dropped",
 }
 """What the server counts that is told, and under which name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What a caller got instead of a call.
-
-    Attributes:
-        seconds: From its connection's begin to the answer.
-        code: Why, in the server's words.
-        retry_after: Seconds after which it may come back, 0 if it was not told.
-    """
-
-    seconds: float
-    code: str
-    retry_after: float
 
 
 @dataclass(slots=True)
@@ -104,7 +91,8 @@ class Asker(Caller):
         """Note that the server has ended the call, or that there is none."""
         super().connection_lost(exc)
         if not self.answered.done():
-            self.refusal = self.refusal or Refusal(monotonic() - self._asked_at, self.lost, 0.0)
+            after = monotonic() - self._asked_at
+            self.refusal = self.refusal or Refusal(self.lost, after, None)
             self.answered.set_result(None)
 
     def _first_words(self, data: bytes, now: float) -> None:
@@ -113,11 +101,12 @@ class Asker(Caller):
             return  # so far only the handshake
         event, _ = json.JSONDecoder().raw_decode(data[begin:].decode(errors="replace"))
         if event["type"] == "error":
-            self.refusal = Refusal(now - self._asked_at, event["code"], event.get("retry_after", 0))
+            after = now - self._asked_at
+            self.refusal = Refusal(event["code"], after, event.get("retry_after"))
         self.answered.set_result(None)
 
 
-class Crowd:
+class Askers:
     """Callers over WebSocket who want a call, and come back when they were told to."""
 
     def __init__(self, url: str, plan: Plan, reply: float) -> None:
@@ -192,22 +181,22 @@ async def overload(
     server_core, own_core = bench_server.apart()
     os.sched_setaffinity(0, own_core)
     async with bench_server.server(settings=settings, cores=server_core) as server:
-        crowd, period = await _crowd(conditions, transport, server.url)
+        askers, period = await _askers(conditions, transport, server.url)
         async with asyncio.TaskGroup() as group:
             callers = []
             for number in range(2 * count):
-                callers.append(group.create_task(crowd.one(number, 2 * count)))
+                callers.append(group.create_task(askers.one(number, 2 * count)))
                 await asyncio.sleep(RAMP[transport])
             await asyncio.sleep(SETTLE)
-            crowd.begin()
+            askers.begin()
             since, begun = monotonic(), server.usage()
             await asyncio.sleep((turns + 1) * period)
             seconds, used = monotonic() - since, server.usage()
-            heard = crowd.heard()
+            heard = askers.heard()
             counters = await _counters(server.url)
             for caller in callers:
                 caller.cancel()
-        await crowd.hang_up()
+        await askers.hang_up()
     row: dict[str, Any] = {
         "what": "overload",
         "transport": transport,
@@ -215,47 +204,47 @@ async def overload(
         "offered": 2 * count,
         "admitted": heard.calls,
         "turns": heard.turns,
-        **{f"p{n}": _ms(heard.gaps, n) for n in (50, 95, 99) if heard.gaps},
+        **percentiles(heard.gaps, (50, 95, 99)),
         "percentile": budget.percentile,
         "budget": 1000 * budget.total,
         "bad": dict(heard.bad),
         "lost": heard.lost,
-        **_refused(crowd.refusals),
+        **_refused(askers.refusals),
         **counters,
         "cpu_percent": round(100 * (used.cpu - begun.cpu) / seconds, 1),
         "caller_late_ms": round(1000 * heard.late, 1),
         **conditions.described(),
         **machine(),
     }
-    wrong = _wrong(row, heard, crowd.refusals, budget.total, budget.percentile)
+    wrong = _wrong(row, heard, askers.refusals, budget.total, budget.percentile)
     row["held"] = not wrong
-    console.print(json.dumps(row), soft_wrap=True, highlight=False)
+    print_row(console, row)
     if wrong:
         raise RuntimeError(f"overload: {'; '.join(wrong)}: see the line above")
 
 
-async def _crowd(conditions: Conditions, transport: str, url: str) -> tuple[Any, float]:
+async def _askers(conditions: Conditions, transport: str, url: str) -> tuple[Any, float]:
     """Return the callers, and the seconds from one turn of theirs to the next."""
     if transport == "webrtc":
-        from voice.overload_webrtc import WebRtcCrowd
+        from voice.overload_webrtc import WebRtcAskers
         from voice.webrtc_callers import make_loop
 
         voice = await spoken(UTTERANCES[0], "en-us")
         loop = make_loop(voice, RATE, conditions.reply, await noise(conditions))
-        return WebRtcCrowd(url, loop, conditions.reply), len(loop.payloads) * FRAME
+        return WebRtcAskers(url, loop, conditions.reply), len(loop.payloads) * FRAME
     said, silence = await speech(conditions, UTTERANCES[:1])
     plan = Plan(speech=said, silence=silence, turns=10**6)
-    return Crowd(url, plan, conditions.reply), plan.period
+    return Askers(url, plan, conditions.reply), plan.period
 
 
 def _refused(refusals: Sequence[Refusal]) -> dict[str, Any]:
     """Return how those were answered who got no call."""
-    seconds = [refusal.seconds for refusal in refusals]
-    hints = [refusal.retry_after for refusal in refusals]
+    seconds = [refusal.after for refusal in refusals]
+    hints = [refusal.retry_after or 0.0 for refusal in refusals]
     return {
         "refused": len(refusals),
         "refused_by": dict(Counter(refusal.code for refusal in refusals)),
-        **{f"refusal_p{n}": _ms(seconds, n) for n in (50, 95, 99) if seconds},
+        **{f"refusal_{p}": ms for p, ms in percentiles(seconds, (50, 95, 99)).items()},
         "refusal_max": round(1000 * max(seconds, default=0.0), 1),
         "without_hint": sum(not hint for hint in hints),
         "retry_after": [min(hints, default=0), max(hints, default=0)],
@@ -281,15 +270,11 @@ def _wrong(
         wrong.append(f"{heard.lost} calls broke off")
     if not refusals:
         wrong.append("nobody was refused: offer more calls")
-    elif percentile([refusal.seconds for refusal in refusals], 99) > ANSWER_WITHIN:
+    elif percentile([refusal.after for refusal in refusals], 99) > ANSWER_WITHIN:
         wrong.append(f"p99 of refusals is {row['refusal_p99']} ms")
     if row["without_hint"]:
         wrong.append(f"{row['without_hint']} refusals without retry_after")
     return wrong
-
-
-def _ms(seconds: Sequence[float], percent: float) -> float:
-    return round(1000 * percentile(seconds, percent), 1)
 
 
 async def _counters(url: str) -> dict[str, float]:

@@ -8,7 +8,6 @@ the figures compare settings and promise nothing of people.
 """
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,10 +16,10 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from asr.fake import Prompted
-from latency.trace import percentile
 from voice import stubs
 from voice.agent import Agent
 from voice.bench_calls import Conditions
+from voice.bench_row import percentiles, print_row
 from voice.client import Caller, dial
 from voice.pauses import RATE, CallerTurn, calls
 from voice.serve import Web, listen
@@ -76,9 +75,7 @@ async def pauses(conditions: Conditions, count: int, console: Console) -> None:
             "pauses": outcome.pauses,
             "false_cut_ins_percent": round(100 * outcome.cut_ins / max(1, outcome.pauses), 1),
             "latency_mean": round(1000 * sum(outcome.latencies) / len(outcome.latencies), 1),
-            **{
-                f"latency_p{n}": round(1000 * percentile(outcome.latencies, n), 1) for n in (50, 95)
-            },
+            **{f"latency_{p}": ms for p, ms in percentiles(outcome.latencies, (50, 95)).items()},
             "unanswered": outcome.unanswered,
             "starts": outcome.starts,
             "engine_seconds": round(outcome.engine_seconds, 1),
@@ -88,7 +85,7 @@ async def pauses(conditions: Conditions, count: int, console: Console) -> None:
             **conditions.described(),
             "overlap": overlap,
         }
-        console.print(json.dumps(row), soft_wrap=True, highlight=False)
+        print_row(console, row)
 
 
 async def _measure(

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from voice.capacity import Used
-from voice.settings import LOOPBACK
+from voice.settings import LOOPBACK, from_process
 
 STARTED_WITHIN = 900.0
 """Seconds a server may take to be ready: a model of 8 B parameters is read and compiled for."""
@@ -154,6 +155,40 @@ def apart() -> tuple[set[int], set[int]]:
     return {CORES[-1]}, {CORES[-2] if len(CORES) > 1 else CORES[-1]}
 
 
+def check_address(url: str) -> None:
+    """Raise ValueError if `url` is no server's address; "" is none, and right."""
+    try:
+        place = urlsplit(url)
+        known = place.scheme in ("http", "https") and place.hostname and place.port != 0
+    except ValueError:
+        known = False
+    if url and not known:
+        raise ValueError(f"--url is {url!r}; expected http://HOST:PORT or https://…")
+
+
+async def reachable(url: str, key: str) -> None:
+    """Return if a server at `url` takes calls with this key.
+
+    Raises:
+        ValueError: If that is no address.
+        RuntimeError: If nobody is there, or takes none.
+    """
+    check_address(url)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(timeout=10, headers=headers) as http:
+        try:
+            about = await http.get(f"{url.rstrip('/')}/v1/about")
+            ready = await http.get(f"{url.rstrip('/')}/readyz")
+        except httpx.TransportError as error:
+            raise RuntimeError(
+                f"nobody answers at {url}: {error}. Is voice serve running?"
+            ) from error
+    if about.status_code in (401, 403):
+        raise RuntimeError(f"{url} takes no calls without its key: give it with --key")
+    if ready.status_code != 200:
+        raise RuntimeError(f"{url} does not take calls now: /readyz says {ready.status_code}")
+
+
 @asynccontextmanager
 async def server(
     url: str = "", settings: Mapping[str, Any] | None = None, cores: set[int] | None = None
@@ -163,6 +198,7 @@ async def server(
     `settings` are names as in `voice config` with their values.
 
     Raises:
+        ValueError: If the settings are none.
         RuntimeError: If it does not get ready.
     """
     if url:
@@ -178,6 +214,7 @@ async def server(
         environment = os.environ | {
             f"VOICE_{name.upper().replace('.', '_')}": str(value) for name, value in given.items()
         }
+        from_process({"port": port}, environment)  # what is wrong is said once, and by us
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "voice.cli", "serve", "--port", str(port)),
             env=environment,
@@ -204,7 +241,10 @@ async def _ready(address: str, process: asyncio.subprocess.Process) -> None:
     async with httpx.AsyncClient() as client:
         for _ in range(int(STARTED_WITHIN / 0.2)):
             if process.returncode is not None:
-                raise RuntimeError(f"the server ended with status {process.returncode}")
+                raise RuntimeError(
+                    f"the server that was started ended with status {process.returncode}: it says "
+                    "why above"
+                )
             try:
                 if (await client.get(f"{address}/readyz")).status_code == 200:
                     return

@@ -25,7 +25,8 @@ from rich.console import Console
 from transport.audio import Pcm
 from transport.line import FRAME
 from voice import bench_server
-from voice.bench_calls import UTTERANCES, Conditions, machine, noise, spoken
+from voice.bench_calls import UTTERANCES, Conditions, noise, spoken
+from voice.bench_row import machine, print_row
 from voice.callers import RATE, hold, noisy
 from voice.closing import Comparison
 from voice.talker import AUDIBLE, Plan, Speech, Turn
@@ -210,8 +211,3 @@ async def _over_webrtc(
     speech, silence = encoded(said, RATE)
     callers = await hold(server.url, planned(speech, silence, turns), count)
     return callers, max(caller.read_late for caller in callers)
-
-
-def print_row(console: Console, row: Mapping[str, Any]) -> None:
-    """Print one JSON line."""
-    console.print(json.dumps(row), soft_wrap=True, highlight=False)

@@ -7,7 +7,6 @@ long, so that the ends of speech meet a voice detector's 32 ms windows in every 
 
 import asyncio
 import contextlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,8 @@ from transport.codec import SPEAKING_RATE
 from transport.line import FRAME, HEARING_RATE, Line, Pcm
 from transport.webrtc import answer
 from voice import bench_server
-from voice.bench_calls import UTTERANCES, Conditions, machine, noise, spoken
+from voice.bench_calls import UTTERANCES, Conditions, noise, spoken
+from voice.bench_row import machine, percentiles, print_row
 from voice.callers import RATE
 from voice.capacity import BAD, SLOWER
 from voice.webrtc_callers import SAMPLES, Caller, Loop, Pump, calls, make_loop
@@ -46,15 +46,15 @@ async def held(conditions: Conditions, counts: Sequence[int], turns: int, consol
     server_core, own_core = bench_server.apart()
     os.sched_setaffinity(0, own_core)
     async with bench_server.server(settings=conditions.settings(), cores=server_core) as server:
-        _print(console, await one_way())
+        print_row(console, await one_way())
         idle = server.usage().memory
         alone = await _measure(server, idle, 1, max(turns, 8), loop, conditions)
-        _print(console, alone)
+        print_row(console, alone)
         for count in counts:
             row = await _measure(server, idle, count, turns, loop, conditions)
             slow = not row["turns"] or row.get("p95", 0) > alone["p50"] + 1000 * SLOWER
             bad = sum(row["bad"].values()) > BAD * row["turns"]
-            _print(console, row | {"passed": not (slow or bad or row["lost_calls"])})
+            print_row(console, row | {"passed": not (slow or bad or row["lost_calls"])})
 
 
 async def _post(http: httpx.AsyncClient, url: str, offer: str) -> str:
@@ -107,11 +107,7 @@ async def _measure(
         "what": "webrtc calls",
         "calls": count,
         "turns": sum(score.turns for score in scores),
-        **{
-            f"p{percent}": round(1000 * percentile(gaps, percent), 1)
-            for percent in (50, 95, 99)
-            if gaps
-        },
+        **percentiles(gaps, (50, 95, 99)),
         "unit": "ms",
         "bad": _summed(score.bad for score in scores),
         "lost_calls": lost,
@@ -207,7 +203,3 @@ def _lag(loop: Loop, heard: Pcm) -> float:
     length = min(loop.spoken * SAMPLES, len(fine) - begin - MOST_LAG)
     fits = [np.dot(fine[begin + lag :][:length], loop.pcm[:length]) for lag in range(MOST_LAG)]
     return int(np.argmax(fits)) / SPEAKING_RATE
-
-
-def _print(console: Console, row: Mapping[str, Any]) -> None:
-    console.print(json.dumps(row), soft_wrap=True, highlight=False)

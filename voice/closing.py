@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latency.spans import REST
 from latency.trace import percentile
 from voice.talker import Turn
 
@@ -18,8 +19,6 @@ SAME = 0.25
 ON_TIME = 0.015
 """Seconds by which a caller may be late for its figures to be exact: less than a packet. One that
 reads later gets several messages as one, with the stamp of the last (`voice.arrivals`)."""
-
-UNATTRIBUTED = "unattributed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def hold_against(turn: Turn, record: Mapping[str, Any]) -> Held:
     """Hold one record against its turn, which was answered."""
     assert turn.silent is not None and turn.reply is not None and turn.gap is not None
     stages: Mapping[str, float] = record["stages"]
-    covered = sum(seconds for stage, seconds in stages.items() if stage != UNATTRIBUTED)
+    covered = sum(seconds for stage, seconds in stages.items() if stage != REST)
     total, began = float(record["total"]), float(record["began"])
     return Held(
         turn,
@@ -133,7 +132,7 @@ def hold_against(turn: Turn, record: Mapping[str, Any]) -> Held:
         turn.gap - covered,
         began - turn.silent,
         began + total - turn.reply.audible,
-        covered + stages.get(UNATTRIBUTED, 0.0) - total,
+        covered + stages.get(REST, 0.0) - total,
     )
 
 

@@ -203,7 +203,7 @@ async def join(crowd: Crowd, count: int, seconds: float) -> None:
 
 
 def refusal(body: str, status: int, after: float, retry_after: Sequence[str]) -> Refusal:
-    """Return what an HTTP answer of 503 says: its code, and its `Retry-After` if it has one."""
+    """Return what an HTTP answer without a call says: its code, and `Retry-After` if it has one."""
     try:
         code = json.loads(body)["error"]["code"]
     except (ValueError, KeyError, TypeError):

@@ -5,14 +5,12 @@ times, gets a core of its own and its callers another; real engines get every co
 callers real questions, a reply of any length and time to hear it out.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -22,11 +20,11 @@ from voice.bench_calls import (
     REAL_PERIOD,
     UTTERANCES,
     Conditions,
-    machine,
     noise,
     real_engines,
     spoken,
 )
+from voice.bench_row import machine, print_row
 from voice.callers import RATE, Plan, noisy
 from voice.capacity import Goal
 from voice.capacity_search import Make, Search
@@ -96,8 +94,7 @@ class Inquiry:
             raise ValueError(f"--cost-per-hour is {self.per_hour:g}; expected 0 or more")
         if self.period and not 3.0 <= self.period <= 300.0:
             raise ValueError(f"--period is {self.period:g} s; expected 3 to 300 s")
-        if self.url and urlsplit(self.url).scheme not in ("http", "https"):
-            raise ValueError(f"--url is {self.url!r}; expected http://HOST:PORT or https://…")
+        bench_server.check_address(self.url)
         if self.transport == "webrtc" and self.url:
             host = urlsplit(self.url).hostname
             if host not in LOOPBACK:
@@ -136,7 +133,7 @@ async def find(inquiry: Inquiry, console: Console, out: Console, *, only_json: b
         RuntimeError: If the server cannot be reached, goes away, or not even one call goes well.
     """
     if inquiry.url:
-        await _reachable(inquiry.url, inquiry.key)
+        await bench_server.reachable(inquiry.url, inquiry.key)
     cores = None
     if not inquiry.url:
         server_core, own_core = bench_server.apart()
@@ -161,7 +158,7 @@ async def find(inquiry: Inquiry, console: Console, out: Console, *, only_json: b
             style = "[bold]{}[/]" if number == 0 else "  {}"
             out.print(style.format(escape(sentence)), soft_wrap=True, highlight=False)
     row = found.row(inquiry.per_hour) | _described(inquiry, period) | machine()
-    out.print(json.dumps(row), soft_wrap=True, highlight=False, markup=False)
+    print_row(out, row)
     if not found.calls:
         why = found.levels[0][1].reason
         raise RuntimeError(f"not even one call goes well: {why}")
@@ -222,23 +219,6 @@ async def _callers(inquiry: Inquiry, url: str) -> tuple[Make, float]:
         return WebSocketCrowd(url, plan, key=inquiry.key, reply=reply, silent=silent)
 
     return dial, period
-
-
-async def _reachable(url: str, key: str) -> None:
-    """Raise RuntimeError unless a server is there that takes calls with this key."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(timeout=10, headers=headers) as http:
-        try:
-            about = await http.get(f"{url.rstrip('/')}/v1/about")
-            ready = await http.get(f"{url.rstrip('/')}/readyz")
-        except httpx.TransportError as error:
-            raise RuntimeError(
-                f"nobody answers at {url}: {error}. Is voice serve running?"
-            ) from error
-    if about.status_code in (401, 403):
-        raise RuntimeError(f"{url} takes no calls without its key: give it with --key")
-    if ready.status_code != 200:
-        raise RuntimeError(f"{url} does not take calls now: /readyz says {ready.status_code}")
 
 
 def _title(inquiry: Inquiry) -> str:

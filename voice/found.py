@@ -7,10 +7,7 @@ from typing import Any
 
 from voice.capacity import Goal, Level, Verdict
 from voice.cost import core_seconds, price
-from voice.knee import knee
-
-CEILING = 2.0
-"""Budgets that a value counts as at most where the knee is looked for."""
+from voice.knee import CEILING, knee
 
 LIMITS: Mapping[str, str] = {
     "": "nothing was too much up to --most",

@@ -216,10 +216,23 @@ def barred(connection: HTTPConnection, server: Server) -> JSONResponse | None:
                 401, "bad_key", "a key is needed: Authorization: Bearer KEY, or ?key=KEY"
             )
         return None
-    origin = connection.headers.get("origin")
-    if origin and not _own(origin, connection.headers.get("host", "")):
+    host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
+    if origin and not _own(origin, host):
         return refused(403, "bad_origin", f"calls from pages of {origin[:100]} are not taken")
+    # A browser names the page with all but what that page reads of its own server: then only
+    # the name that it was opened under tells it from ours.
+    if not origin and connection.scope.get("method") in ("GET", "HEAD") and not _own_name(host):
+        why = f"{host[:100]} is no name of this machine: ask for 127.0.0.1, or set a key"
+        return refused(403, "bad_host", why)
     return None
+
+
+def _own_name(host: str) -> bool:
+    """Tell whether a `Host` header, if there is any, is a name of this machine alone."""
+    try:
+        return not host or urlsplit(f"//{host}").hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def _own(origin: str, host: str) -> bool:

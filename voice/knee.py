@@ -11,6 +11,9 @@ from collections.abc import Sequence
 FLAT = 0.1
 """Share of the first value that the last must rise by, or nothing has bent."""
 
+CEILING = 2.0
+"""Budgets that a latency counts as at most."""
+
 BENT = 0.1
 """Distance from the straight line, of 1, from which a curve is one: a line has no knee."""
 

@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
-import json
 from collections import Counter
 from time import monotonic
 
 import httpx
 
-from voice.bench_overload import Heard, Refusal
+from voice.bench_overload import Heard
+from voice.capacity import Refusal
+from voice.crowd import refusal
 from voice.webrtc_callers import Caller, Loop, Pump
 
 
-class WebRtcCrowd:
+class WebRtcAskers:
     """Callers over WebRTC who want a call, and come back when they were told to."""
 
     def __init__(self, url: str, loop: Loop, reply: float) -> None:
@@ -47,10 +48,10 @@ class WebRtcCrowd:
             status, headers, body = await post(self._host, self._port, offer)
             if status == 201:
                 return body
-            took, hint = monotonic() - began, float(headers.get("retry-after", 0))
-            code = json.loads(body)["error"]["code"] if status == 503 else str(status)
-            self.refusals.append(Refusal(took, code, hint))
-            await asyncio.sleep(hint or 1.0)
+            hint = headers.get("retry-after", "")
+            refused = refusal(body, status, monotonic() - began, [hint])
+            self.refusals.append(refused)
+            await asyncio.sleep(refused.retry_after or 1.0)
 
     def begin(self) -> None:
         """Forget what was heard so far: all that counts comes from now on."""

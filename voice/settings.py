@@ -27,6 +27,9 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 """How a variable says whether."""
 
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+"""How the types of settings are called."""
+
 BUDGETS = (0.05, 60.0)
 """Seconds that a budget has at least and at most."""
 
@@ -298,6 +301,11 @@ class Settings:
         within("cost_per_hour", self.cost_per_hour, 0.0, 1e6)
         if self.tuner not in TUNERS:
             raise ValueError(f"tuner is {self.tuner!r}; expected one of {', '.join(TUNERS)}")
+        if self.tuner == "on" and not self.trace:
+            raise ValueError(
+                "tuner is 'on' and trace is false, but the tuner needs the records of turns: "
+                "expected trace = true, or another tuner"
+            )
         SessionSettings(language=self.language)
         if self.tool_timeout >= self.turn.longest_stall:
             raise ValueError(
@@ -422,16 +430,20 @@ def _made(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**given)
 
 
-def from_process(flags: Mapping[str, Any]) -> Effective:
+def from_process(
+    flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> Effective:
     """Read the settings of this process: its environment and `voice.toml` or `VOICE_CONFIG`.
+
+    With another `environment`: those that a process started here with it would have.
 
     Raises:
         ValueError: As `load`.
     """
-    given = flags.get("config") or os.environ.get("VOICE_CONFIG")
+    given = flags.get("config") or environment.get("VOICE_CONFIG")
     file = Path(given) if given else Path("voice.toml")
     rest = {name: value for name, value in flags.items() if name != "config"}
-    return load(file if given or file.is_file() else None, os.environ, rest)
+    return load(file if given or file.is_file() else None, environment, rest)
 
 
 def value_of(settings: Settings, name: str) -> Any:
@@ -466,6 +478,8 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 def _checked(name: str, value: Any, source: str) -> Any:
     known = names()
+    if group := [other for other in known if other.startswith(f"{name}.")]:
+        raise ValueError(f"{name} in {source} is a group of settings; expected {', '.join(group)}")
     if name not in known:
         raise ValueError(f"unknown setting {name} in {source}{_nearest(name, known)}")
     wanted = known[name]
@@ -485,4 +499,4 @@ def _parsed(name: str, text: str, source: str) -> Any:
 
 
 def _expected(kind: type) -> str:
-    return "true or false" if kind is bool else kind.__name__
+    return EXPECTED[kind]

@@ -46,7 +46,11 @@ def options(
     data: Data = None,
 ) -> None:
     """List the latest calls, or draw the slowest turns of all."""
-    if context.invoked_subcommand is not None:
+    if (command := context.invoked_subcommand) is not None:
+        if slow is not None:
+            raise ValueError(f"--slowest is no {command}: voice trace --slowest {slow}, by itself")
+        if data is not None:
+            raise ValueError(f"--data goes after {command}: voice trace {command} --data {data}")
         return
     if slow is not None:
         show_slowest(_logs(data), slow)
@@ -93,9 +97,13 @@ def export(
     data: Data = None,
 ) -> None:
     """Write a call's turns for other programs."""
+    if form not in FORMATS:
+        raise ValueError(f"--format is {form!r}; expected {', '.join(FORMATS)}")
     text = exported(_logs(data).find(call), form)
     if to is None:
         typer.echo(text)
+    elif not to.parent.is_dir() or to.is_dir():
+        raise ValueError(f"--out is {to}; expected a file, in a directory that is there")
     else:
         to.write_text(text + "\n")
         out.print(f"{to}: {len(text) / 1000:.0f} kB", highlight=False, markup=False)
@@ -253,4 +261,6 @@ def _width() -> int:
 
 
 def _logs(data: Path | None) -> Logs:
+    if data is not None and not data.is_dir():
+        raise ValueError(f"{data} is no directory; --data names the one that a server has as data")
     return Logs(data or Path(settings.from_process({}).settings.data))

@@ -103,6 +103,8 @@ def _prepared(wanted: Wanted, effective: Effective) -> tuple[Goal, Search]:
         raise ValueError(f"--calls is {wanted.calls}; expected 1 to 10000")
     if not 0 < wanted.minutes <= 24 * 60:
         raise ValueError(f"--minutes is {wanted.minutes:g}; expected more than 0, at most 1440")
+    if wanted.cost_per_hour is not None and not 0 <= wanted.cost_per_hour <= 1e6:
+        raise ValueError(f"--cost-per-hour is {wanted.cost_per_hour:g}; expected 0 to 1000000")
     rungs = ladders(effective, wanted.knobs)
     values = {ladder.name: ladder.values for ladder in rungs}
     waits = values.get("turn.wait", values.get("turn.shortest_wait", (chosen.turn.shortest_wait,)))
@@ -139,7 +141,7 @@ async def _runs(search: Search, work: Load, wanted: Wanted, console: Console) ->
             search.record(outcome)
             if outcome.failed and len(search.trials) == 1:
                 raise RuntimeError(
-                    f"nothing to begin with: {outcome.failed}. Start it by hand to see why: "
+                    f"nothing to begin with: {outcome.failed}. Start it by hand: "
                     f"voice serve{_as_flags(wanted.flags)}"
                 )
             progress.console.print(_line(search, trial), highlight=False, soft_wrap=True)
@@ -289,5 +291,7 @@ def _writable(file: Path, sources: Mapping[str, str]) -> None:
     """Raise ValueError unless a file can be written and holds no settings of the start."""
     if str(file) in sources.values():
         raise ValueError(f"--out is {file}, which the search begins with; expected another file")
-    if not file.parent.is_dir() or file.is_dir():
+    if file.is_dir():
+        raise ValueError(f"{file} is a directory; expected a file to write")
+    if not file.parent.is_dir():
         raise ValueError(f"{file} cannot be written: {file.parent} is no directory")

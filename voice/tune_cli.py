@@ -15,7 +15,8 @@ def tune(
         float | None, typer.Option(help="Seconds of voice-to-voice; else budget.total.")
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option(help="Share of turns within it; else budget.percentile.")
+        float | None,
+        typer.Option(help="Of a hundred turns, how many are within it; else budget.percentile."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings to begin with; else voice.toml here.")

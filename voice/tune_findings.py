@@ -5,14 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from voice.cost import price
-from voice.knee import knee
+from voice.knee import CEILING, knee
 from voice.tune_front import front
 from voice.tune_results import Results
 from voice.tune_runs import Ladder, Measured, Point, Value
 from voice.tune_search import Search
-
-CEILING = 2.0
-"""Budgets that a latency counts as at most where the knee is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

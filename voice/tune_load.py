@@ -152,7 +152,7 @@ async def measure(
             )
             (at, start), end = begun[0], server.usage()
             minutes = (monotonic() - at) * calls / 60
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         return Outcome(failed=str(error), took=monotonic() - began)
     finally:
         os.sched_setaffinity(0, set(bench_server.CORES))

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,20 +26,12 @@ from transport.webrtc_addresses import only_loopback
 from transport.webrtc_line import LABEL
 from transport.webrtc_wire import Wire
 from voice.client import AUDIBLE_DB
+from voice.webrtc_score import Score
 
 SAMPLES = round(FRAME * SPEAKING_RATE)
 
 ROOM = 1.1
 """Seconds of a turn that are neither speech nor reply: the answer's delay and the pauses."""
-
-JITTER_BUFFER = 0.06
-"""Seconds that a caller's loudspeaker holds back, as the comparison with other servers has it."""
-
-SAME_REPLY = 0.3
-"""Seconds after running dry within which audio belongs to the same reply."""
-
-WHOLE = 0.9
-"""Share of a reply that has to come."""
 
 SLOTS = 20
 """Moments within a frame at which callers send: they do not all at once."""
@@ -49,74 +41,6 @@ CONNECTED_WITHIN = 10.0
 
 Answerer = Callable[[str], Awaitable[str]]
 """Carries an SDP offer to the server and returns the answer."""
-
-
-@dataclass(slots=True)
-class Score:
-    """What one caller hears, turn by turn. Pure: moments are seconds of any one clock.
-
-    Attributes:
-        reply: Seconds that every reply lasts, 0 where nobody knows.
-        gaps: From the last packet with speech to the first audible one, of each good turn.
-        bad: Turns that were not, by reason.
-        turns: Turns scored.
-    """
-
-    reply: float
-    gaps: list[float] = field(default_factory=list)
-    bad: dict[str, int] = field(default_factory=dict)
-    turns: int = 0
-    _speaking: bool = True
-    _silent_at: float | None = None
-    _first: float | None = None
-    _packets: int = 0
-    _dry: float = 0.0
-    _spoiled: str = ""
-
-    @property
-    def wants_sound(self) -> bool:
-        """Whether it matters if the next packet is audible; after the first it does not."""
-        return self._speaking or self._first is None
-
-    def speak(self, now: float) -> None:
-        """The caller begins to speak: the turn before is over."""
-        if self._silent_at is not None:
-            self._close(self._silent_at)
-        self._speaking, self._silent_at, self._first = True, None, None
-        self._packets, self._spoiled = 0, ""
-
-    def fall_silent(self, now: float) -> None:
-        """The last packet with speech has left."""
-        self._speaking, self._silent_at = False, now
-
-    def hear(self, now: float, audible: bool) -> None:
-        """A packet came."""
-        if self._speaking:
-            if audible:
-                self._spoiled = "talked_over"
-            return
-        if self._first is None:
-            if not audible:
-                return
-            self._first, self._dry = now, now + JITTER_BUFFER
-        elif now > self._dry:
-            goes_on = not self.reply or self._packets < self.reply / FRAME - 1
-            if now - self._dry < SAME_REPLY and goes_on:
-                self._spoiled = self._spoiled or "underrun"
-            self._dry = now + JITTER_BUFFER
-        self._packets += 1
-        self._dry += FRAME
-
-    def _close(self, silent_at: float) -> None:
-        self.turns += 1
-        if self._first is None:
-            self._spoiled = self._spoiled or "no_reply"
-        elif self._packets * FRAME < WHOLE * self.reply:
-            self._spoiled = self._spoiled or "short"
-        else:
-            self.gaps.append(self._first - silent_at)
-        if self._spoiled:
-            self.bad[self._spoiled] = self.bad.get(self._spoiled, 0) + 1
 
 
 @dataclass(frozen=True, slots=True)
