@@ -111,7 +111,7 @@ def table_row(row: Mapping[str, Any]) -> str:
     )
     back = row["back_after_turns"]
     return (
-        f"| {row['disturbance']} | {row['tuner']} | {before['p95_last']} | {during['p95_first']} "
+        f"| {row['disturbance']} | {row['tuner']} | {before['p95_first']} | {during['p95_first']} "
         f"| {during['p95_last']} | {'never' if back is None else back} | {after['p95_last']} "
         f"| {moved or 'none'} | {'yes' if row['returned'] else 'no'} "
         f"| {during['cut_ins']:.1%} / {during['underruns']:.1%} / {during['wasted']:.0%} "
