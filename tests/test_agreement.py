@@ -198,7 +198,7 @@ def test_confidence_is_that_of_the_words_and_that_they_were_words() -> None:
     ("name", "value", "said"),
     [
         ("beam", 0, "whisper.beam is 0; expected 1 to 10"),
-        ("window", "long", "whisper.window is 'long'; expected one of short, full"),
+        ("window", "long", "whisper.window is 'long'; expected one of full, short"),
         ("interval", 0.01, "whisper.interval is 0.01 s; expected 0.1 to 5.0 s"),
         ("cut", 60.0, "whisper.cut is 60.0 s; expected 2.0 to 25.0 s"),
     ],

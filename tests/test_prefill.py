@@ -198,7 +198,7 @@ class Ears(FakeEars):
 
     def open(self, listening: Listening) -> "Stream":
         stream = super().open(listening)
-        return Stream(self, stream._text, self._confidence, self._delay, True)
+        return Stream(self, stream._text, self._confidence, True)
 
 
 class Stream(FakeStream):
