@@ -125,6 +125,7 @@ async def test_a_server_that_cannot_start_is_told_with_what_to_do(tmp_path: Path
     assert written(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_callers_who_pause_find_out_a_wait_that_is_too_short() -> None:
     settings = effective().settings
     load = await load_of(settings, 2, budget=0.8, turns=3)
