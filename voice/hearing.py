@@ -263,9 +263,16 @@ class Ears:
 
     def latest(self, seconds: float, end: int | None = None) -> Pcm:
         """Return up to `seconds` of what was heard before sample `end`, of what is `KEPT`."""
-        recent = np.concatenate([np.zeros(0, np.float32), *self._recent])
-        stop = len(recent) - (self.samples - (self.samples if end is None else end))
-        return recent[max(0, stop - round(seconds * RATE)) : max(0, stop)]
+        stop = self.samples if end is None else end
+        first, position = stop - round(seconds * RATE), self.samples
+        pieces = [np.zeros(0, np.float32)]
+        for piece in reversed(self._recent):
+            if position <= first:
+                break
+            position -= len(piece)
+            pieces.append(piece)
+        recent = np.concatenate(pieces[::-1])
+        return recent[max(0, first - position) : max(0, stop - position)]
 
     def settle(self, deadline: float) -> Final | None:
         """Return the words as if the utterance were over, in the making, and its seconds.
