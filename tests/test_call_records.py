@@ -1,5 +1,6 @@
 """What the records of one call say of its turns, event by event."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +24,10 @@ def recording(codec_delay: float = 0.0) -> tuple[Recording, list[dict[str, Any]]
     return made, events
 
 
-def silence(**changes: float) -> FellSilent:
-    given = {"sample": 16_000, "speech_end": 1.0, "arrived": 1.01, "released": 1.02, "vad_end": 1.1}
-    return FellSilent(**(given | changes))  # type: ignore[arg-type]
+def silence(
+    speech_end: float = 1.0, arrived: float = 1.01, released: float = 1.02
+) -> Callable[[], FellSilent]:
+    return lambda: FellSilent(speech_end, arrived, released)
 
 
 def answered(call: Recording, turn: int, at: float) -> None:
@@ -37,7 +39,7 @@ def answered(call: Recording, turn: int, at: float) -> None:
 
 def test_what_came_after_a_failure_does_not_take_back_what_was_counted() -> None:
     call, events = recording()
-    call.fell_silent(silence())
+    call.fell_silent(silence(), 1.1)
     answered(call, 2, 1.5)
     call.over(2, "failed", 3, None)
     assert events[-1]["underruns"] == 3
@@ -64,7 +66,7 @@ def test_an_answer_without_a_sound_was_not_heard(outcome: Any) -> None:
 
 def test_the_head_start_of_an_answer_that_nobody_heard_is_not_the_next_one_s() -> None:
     call, events = recording()
-    call.fell_silent(silence())
+    call.fell_silent(silence(), 1.1)
     call.decided(2, 1.5, typed=False)
     call.overlapped = 0.4
     call.over(2, "interrupted", 0, None)
@@ -74,8 +76,8 @@ def test_the_head_start_of_an_answer_that_nobody_heard_is_not_the_next_one_s() -
 
 def test_an_end_of_speech_that_is_revised_is_not_told_before_it_came() -> None:
     call, events = recording()
-    call.fell_silent(silence())
-    call.fell_silent(silence(speech_end=1.09, arrived=1.11, released=1.12, vad_end=1.2))
+    call.fell_silent(silence(), 1.1)
+    call.fell_silent(silence(speech_end=1.09, arrived=1.11, released=1.12), 1.2)
     answered(call, 2, 1.5)
     call.over(2, "played", 0, None)
     assert events[-1]["stages"]["endpoint"] == pytest.approx(0.38)
@@ -85,7 +87,7 @@ def test_an_end_of_speech_that_is_revised_is_not_told_before_it_came() -> None:
 
 def test_a_codec_delays_what_either_side_says() -> None:
     call, events = recording(codec_delay=0.006)
-    call.fell_silent(silence())
+    call.fell_silent(silence(), 1.1)
     answered(call, 2, 1.5)
     call.disturbed(3.0, 3.1)
     call.over(2, "interrupted", 0, None)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
@@ -75,21 +75,17 @@ class SampleClock:
 
 @dataclass(slots=True)
 class FellSilent:
-    """The end of some speech, in monotonic seconds: when it was, and when we knew.
+    """The end of some speech, in monotonic seconds: when it was, and when its sound came.
 
     Attributes:
-        sample: The one after the last audible one, counted from the call's first.
-        speech_end: When that was made.
+        speech_end: When the last audible sample was made.
         arrived: When the packet with it came.
         released: When the jitter buffer let it go.
-        vad_end: When the detector told of it.
     """
 
-    sample: int
     speech_end: float
     arrived: float
     released: float
-    vad_end: float
 
 
 @dataclass(slots=True)
@@ -245,15 +241,14 @@ class Ears:
         """Return the monotonic time, in seconds, at which a sample was made, by the clock."""
         return self.clock.until - (self.samples - sample) / RATE
 
-    def fell_silent(self, at: int) -> FellSilent:
-        """Return when the speech ended whose last sample the detector says is `at`."""
-        recent = self.latest(SOUGHT + (self.samples - at) / RATE)
-        audible = last_sound(recent, self.detector.noise)
-        sample = self.samples - len(recent) + audible if audible else at
-        _, arrived, released = next(
-            (entry for entry in self._came if entry[0] >= sample), (0, *[self.clock.until] * 2)
-        )
-        return FellSilent(sample, self.made(sample), arrived, released, monotonic())
+    def fell_silent(self, at: int) -> Callable[[], FellSilent]:
+        """Keep what there is of the speech whose last sample the detector says is `at`.
+
+        Call what is returned for when it ended, at any time: of the many hints of an end only the
+        last is asked.
+        """
+        heard = (tuple(self._recent), tuple(self._came), self.samples, self.clock.until)
+        return partial(_end_of_speech, at, self.detector.noise, *heard)
 
     def paused(self, until: int) -> None:
         """Note that the caller goes on with the same turn at sample `until`."""
@@ -264,15 +259,7 @@ class Ears:
     def latest(self, seconds: float, end: int | None = None) -> Pcm:
         """Return up to `seconds` of what was heard before sample `end`, of what is `KEPT`."""
         stop = self.samples if end is None else end
-        first, position = stop - round(seconds * RATE), self.samples
-        pieces = [np.zeros(0, np.float32)]
-        for piece in reversed(self._recent):
-            if position <= first:
-                break
-            position -= len(piece)
-            pieces.append(piece)
-        recent = np.concatenate(pieces[::-1])
-        return recent[max(0, first - position) : max(0, stop - position)]
+        return _cut(self._recent, self.samples, stop - round(seconds * RATE), stop)
 
     def settle(self, deadline: float) -> Final | None:
         """Return the words as if the utterance were over, in the making, and its seconds.
@@ -338,3 +325,34 @@ async def _final(stream: Stream, deadline: float) -> Hypothesis:
         return await stream.finish(deadline)
     finally:
         stream.close()
+
+
+def _cut(pieces: Sequence[Pcm], samples: int, first: int, stop: int) -> Pcm:
+    """Return samples `first` to `stop` of `pieces`, which end with sample `samples`."""
+    position, found = samples, [np.zeros(0, np.float32)]
+    for piece in reversed(pieces):
+        if position <= first:
+            break
+        position -= len(piece)
+        found.append(piece)
+    whole = np.concatenate(found[::-1])
+    return whole[max(0, first - position) : max(0, stop - position)]
+
+
+def _end_of_speech(
+    at: int,
+    noise_db: float,
+    pieces: Sequence[Pcm],
+    came: Sequence[tuple[int, float, float]],
+    samples: int,
+    until: float,
+) -> FellSilent:
+    """Return when speech ended that the detector says ended with sample `at`.
+
+    `pieces` of sound came as `came` says; the last sample is `samples`, made at `until`.
+    """
+    recent = _cut(pieces, samples, at - round(SOUGHT * RATE), samples)
+    audible = last_sound(recent, noise_db)
+    sample = samples - len(recent) + audible if audible else at
+    _, arrived, released = next((entry for entry in came if entry[0] >= sample), (0, until, until))
+    return FellSilent(until - (samples - sample) / RATE, arrived, released)

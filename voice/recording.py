@@ -39,8 +39,10 @@ class Recording:
     trace: CallTrace = field(init=False)
     overlapped: float = 0.0
     """Seconds by which the making of the next answer began before the decision."""
-    _silence: FellSilent | None = None
-    """How the caller's speech ended; None while they speak."""
+    _silence: Callable[[], FellSilent] | None = None
+    """Tells how the caller's speech ended; None while they speak."""
+    _vad_end: float = 0.0
+    """When the detector first told of that, in monotonic seconds."""
     _sound: float | None = None
     """When the caller made a sound that may cut the answer off, in monotonic seconds."""
     _stopped: float | None = None
@@ -53,10 +55,13 @@ class Recording:
 
     # The caller.
 
-    def fell_silent(self, silence: FellSilent) -> None:
-        """Note how the caller's speech ended; the last word on it counts, the first told of it."""
-        if self._silence is not None:
-            silence.vad_end = max(self._silence.vad_end, silence.released)
+    def fell_silent(self, silence: Callable[[], FellSilent], now: float) -> None:
+        """Note that the detector tells, at `now`, how the caller's speech ended.
+
+        It may do so several times: the last word on it counts, the first told of it.
+        """
+        if self._silence is None:
+            self._vad_end = now
         self._silence = silence
 
     def goes_on(self) -> None:
@@ -76,15 +81,15 @@ class Recording:
     def decided(self, turn: int, due: float, typed: bool) -> None:
         """Note that turn `turn` is to be answered; by the rule, that was at `due`."""
         self.overlapped = 0.0
-        silence = None if typed else self._silence
         mark = self.trace.mark
-        if silence is None:
+        if typed or self._silence is None:
             mark("speech_end", turn, due)
         else:
+            silence = self._silence()
             mark("speech_end", turn, silence.speech_end - self.line.codec_delay)
             mark("arrived", turn, silence.arrived)
             mark("released", turn, silence.released)
-            mark("vad_end", turn, silence.vad_end)
+            mark("vad_end", turn, max(self._vad_end, silence.released))
         mark("decided", turn, due)
 
     def dropped(self, turn: int, now: float) -> None:

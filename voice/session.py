@@ -327,7 +327,7 @@ class Session:
                 self._read_knobs()
                 self._ears.notice(event)
                 if self._settings.trace:
-                    self._recording.fell_silent(self._ears.fell_silent(at))
+                    self._recording.fell_silent(self._ears.fell_silent(at), self._now())
                 disturbances.sound.ended = at
                 if floor is Floor.USER:
                     disturbances.learn_level()
