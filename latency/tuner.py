@@ -15,7 +15,6 @@ doubles. Turns that began before a move never count for it.
 """
 
 import math
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -29,9 +28,6 @@ from latency.window import KEPT, LONGEST_AGO, SHARE, Answered, Level, Window
 __all__ = ["Kind", "Knob", "Mode", "Move", "Tuner"]
 
 Mode = Literal["on", "observe"]
-
-LOGGED = 200
-"""Moves that the log keeps."""
 
 SETTLED = 6
 """Turns after a trial that was taken back before the next."""
@@ -70,7 +66,6 @@ class Tuner:
     ) -> None:
         self.budget = budget
         """May be replaced at any time."""
-        self.log: deque[Move] = deque(maxlen=LOGGED)
         self._limits = dict(guard_limits)
         self._mode = mode
         self._standings = [Standing(knob, knob.start) for knob in knobs]
@@ -131,10 +126,7 @@ class Tuner:
             move = self._judge(self._trial, now)
         else:
             move = self._relieve(now) or self._watch(now)
-        if move is None:
-            return []
-        self.log.append(move)
-        return [move]
+        return [] if move is None else [move]
 
     def lose(self, name: str, value: float) -> None:
         """Note that a knob could not be moved: it is at `value` and stays there."""

@@ -21,7 +21,6 @@ CORES = (
     "asr/whisper_path.py",
     "asr/wording.py",
     "latency/budget.py",
-    "latency/distribution.py",
     "latency/knob.py",
     "latency/labels.py",
     "latency/load.py",

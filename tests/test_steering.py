@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from latency.distribution import EDGES
 from voice import steering
 from voice.knobs import Knobs
 from voice.settings import BudgetSettings, Settings, TurnSettings
@@ -239,17 +238,13 @@ def test_a_page_is_given_the_records_that_it_does_not_know(tmp_path: Path) -> No
     json.dumps(everything)
 
 
-def test_stages_are_drawn_from_what_is_kept(tmp_path: Path) -> None:
+def test_the_remainder_is_told_of_what_is_kept(tmp_path: Path) -> None:
     call = Conversation(tmp_path)
     call.record(total=None, stages={})  # nobody was answered
+    assert call.steering.snapshot()["unattributed_p99"] is None
     for _ in range(9):
         call.record()
     call.record(total=1.2, stages={"endpoint": 0.39, "llm": 0.8, "unattributed": 0.01})
-    stages = call.steering.snapshot()["stages"]
-    assert stages.keys() == {"endpoint", "llm", "unattributed", "total"}
-    assert (stages["total"]["p50"], stages["total"]["p95"]) == (0.4, 1.2)
-    assert sum(stages["llm"]["counts"]) == 1
-    assert len(stages["total"]["counts"]) == len(EDGES) + 1 == len(stages["total"]["edges"]) + 1
     assert call.steering.snapshot()["unattributed_p99"] == 0.01
 
 

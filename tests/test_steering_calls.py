@@ -84,7 +84,6 @@ async def test_turns_are_kept_with_what_a_page_shows(tmp_path: Path) -> None:
         assert (shown["budget"]["total"], shown["tuner"]["mode"]) == (0.25, "on")
         assert shown["tuner"]["values"]["turn.wait"]["value"] == 0.3
         assert [record["turn"] for record in shown["records"]] == [2, 3]
-        assert shown["stages"]["total"]["p50"] > 0.25
         json.dumps(shown)
 
 

@@ -15,9 +15,8 @@ from time import monotonic, time
 from typing import Any, Literal
 
 from latency.budget import BEFORE, Budget, Floors, at_fault, derived
-from latency.distribution import EDGES, Distribution
-from latency.trace import NAMES
-from latency.tuner import LOGGED, Move, Tuner
+from latency.trace import percentile
+from latency.tuner import Move, Tuner
 from voice.calllog import CallLog
 from voice.knobs import Knobs, pins
 from voice.settings import Settings
@@ -32,6 +31,9 @@ SPLIT_EVERY = 5.0
 
 KEPT = 500
 """Records that are kept: some minutes of fifty calls."""
+
+LOGGED = 200
+"""Moves that are, likewise."""
 
 LONGEST_LOG = 10 << 20
 """Bytes of the log of moves from which a new one is begun when the server starts; one old log is
@@ -76,7 +78,6 @@ class Steering:
         self.floors = Floors()
         self.records: deque[Record] = deque(maxlen=KEPT)
         self.moves: deque[Mapping[str, Any]] = deque(maxlen=LOGGED)
-        self._spread = {stage: Distribution(KEPT) for stage in (*NAMES, "unattributed", "total")}
         self._settings = settings
         self._pinned = pins(settings.pinned)
         self._data, self._machine, self._told, self._clock = data, machine, told, clock
@@ -120,12 +121,12 @@ class Steering:
         """
         fresh = max(0, min(len(self.records), self._numbers - since))
         records = list(self.records)
+        unattributed = [record["stages"]["unattributed"] for record in records if record["stages"]]
         return {
             "now": self._clock(),
             "budget": asdict(self.budget),
             "records": records[len(records) - fresh :],
-            "stages": self.stages(),
-            "unattributed_p99": self._spread["unattributed"].percentile(99),
+            "unattributed_p99": percentile(unattributed, 99) if unattributed else None,
             "tuner": {
                 "mode": self._settings.tuner,
                 "state": "off" if self.tuner is None else self.tuner.state,
@@ -147,19 +148,6 @@ class Steering:
             for knob in self.knobs.ladder()
         }
 
-    def stages(self) -> dict[str, dict[str, Any]]:
-        """Return percentiles and a histogram of each stage, and of "total", of what is kept."""
-        return {
-            name: {
-                "p50": spread.percentile(50),
-                "p95": spread.percentile(95),
-                "counts": spread.counts(),
-                "edges": EDGES,
-            }
-            for name, spread in self._spread.items()
-            if len(spread)
-        }
-
     def close(self) -> None:
         """Write what is still to be written; blocks until then, some seconds at most."""
         if self._log is not None:
@@ -179,8 +167,6 @@ class Steering:
         """Keep the record of a turn; count what it strained."""
         self._numbers += 1
         self.records.append({**record, "seq": self._numbers})
-        for name, spread in self._spread.items():
-            spread.add(record["total"] if name == "total" else record["stages"].get(name))
         if self.tuner is None:
             return
         began = record["began"]
