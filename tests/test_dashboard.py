@@ -325,7 +325,8 @@ async def test_before_the_first_turn_the_page_says_how_to_make_one(
     async with running(tmp_path, key="open sesame") as up:
         up.server.steering = player = Player([])
         await page.send("Page.navigate", url=f"{up.url}/dashboard?key=open%20sesame")
-        await page.until("document.querySelector('#welcome')?.checkVisibility()")
+        shown = "document.querySelector('#welcome')?.checkVisibility()"
+        await page.until(f"document.readyState == 'complete' && {shown}")  # has all its rules
         assert await page.run("welcome.querySelector('a').href") == f"{up.url}/?key=open%20sesame"
         assert await page.run("document.querySelector('#turns').checkVisibility()") is False
         player.records.append(record(1))
