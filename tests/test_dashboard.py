@@ -4,6 +4,7 @@ import asyncio
 import json
 import statistics
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from voice.settings import BudgetSettings, Settings
 from browser.chromium import ALLOW, PROGRAM, Page, chromium
 from browser.microphone import microphone
 from browser.records import TUNER, Player, lively, move, record
-from helpers import running, voiced
+from helpers import Running, running, voiced
 from speech import RATE, say, silence
 
 pytestmark = pytest.mark.timeout(180)
@@ -34,10 +35,16 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
         yield one
 
 
-async def watched(page: Page, url: str, rows: int = 1) -> None:
-    """Open the dashboard and wait until it has drawn so many turns."""
-    await page.open(f"{url}/dashboard")
-    await page.until(f"document.querySelectorAll('.turn').length >= {rows}")
+@asynccontextmanager
+async def watched(
+    page: Page, tmp_path: Path, player: Player, rows: int = 1
+) -> AsyncIterator[Running]:
+    """Serve the records of `player`, and show them: so many turns are drawn when it yields."""
+    async with running(tmp_path) as up:
+        up.server.steering = player
+        await page.open(f"{up.url}/dashboard")
+        await page.until(f"document.querySelectorAll('.turn').length >= {rows}")
+        yield up
 
 
 async def words(page: Page, selector: str) -> list[str]:
@@ -141,9 +148,7 @@ async def test_the_short_address_keeps_the_key(tmp_path: Path) -> None:
 async def test_a_turn_is_drawn_to_scale_with_the_work_behind_the_wait_beneath(
     page: Page, tmp_path: Path
 ) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = Player([record(1)])
-        await watched(page, up.url)
+    async with watched(page, tmp_path, Player([record(1)])):
         bars, work, budget, decided = await page.run("""(() => {
             const box = ({ x, width }) => [x.baseVal.value, width.baseVal.value];
             const all = (selector) => [...document.querySelectorAll(selector)];
@@ -174,9 +179,8 @@ async def test_a_turn_is_drawn_to_scale_with_the_work_behind_the_wait_beneath(
 
 @in_browser
 async def test_numbers_are_of_the_newest_until_a_turn_is_pinned(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = player = Player([record(1, total=0.25), record(2)])
-        await watched(page, up.url, rows=2)
+    player = Player([record(1, total=0.25), record(2)])
+    async with watched(page, tmp_path, player, rows=2):
         assert await words(page, ".whose h3") == ["Turn 2"]
         await point(page, 1)
         assert await words(page, ".whose h3") == ["Turn 1"]
@@ -190,9 +194,7 @@ async def test_numbers_are_of_the_newest_until_a_turn_is_pinned(page: Page, tmp_
 
 @in_browser
 async def test_the_keyboard_walks_over_the_turns(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = Player([record(seq) for seq in range(1, 41)])
-        await watched(page, up.url, rows=5)
+    async with watched(page, tmp_path, Player([record(seq) for seq in range(1, 41)]), rows=5):
 
         async def press(key: str) -> list[str]:
             await page.run(f"""document.querySelector('#turns').dispatchEvent(
@@ -214,9 +216,7 @@ async def test_the_keyboard_walks_over_the_turns(page: Page, tmp_path: Path) -> 
 async def test_a_turn_over_its_budget_shows_the_stage_at_fault(page: Page, tmp_path: Path) -> None:
     stages = {"endpoint": 0.2, "llm": 0.4, "tts": 0.1, "unattributed": -0.001}
     slow = record(2, stages=stages, total=0.699, budget=0.6, over="llm")
-    async with running(tmp_path) as up:
-        up.server.steering = Player([record(1), slow])
-        await watched(page, up.url, rows=2)
+    async with watched(page, tmp_path, Player([record(1), slow]), rows=2):
         assert await words(page, ".turn.over .total") == ["699"]
         assert await words(page, ".turn.over .blame") == ["thinking"]
         fault, llm, limits = await page.run("""(() => {
@@ -240,9 +240,8 @@ async def test_turns_can_be_chosen_by_call_and_by_being_over(page: Page, tmp_pat
         record(2, "call_bbbb"),
         record(3, "call_bbbb", total=0.9, over="tts"),
     ]
-    async with running(tmp_path) as up:
-        up.server.steering = player = Player(records)
-        await watched(page, up.url, rows=3)
+    player = Player(records)
+    async with watched(page, tmp_path, player, rows=3):
         assert await words(page, "#call option") == ["all calls", "bbbb (2)", "aaaa (1)"]
         await page.click("#only-over")
         await page.until("document.querySelectorAll('.turn').length == 1")
@@ -262,9 +261,7 @@ async def test_turns_can_be_chosen_by_call_and_by_being_over(page: Page, tmp_pat
 async def test_histograms_show_each_stage_against_its_share(page: Page, tmp_path: Path) -> None:
     fast, slow = [{"llm": ms / 1000, "endpoint": 0.1} for ms in (10, 200)]
     records = [record(seq, stages=slow if seq > 90 else fast) for seq in range(1, 101)]
-    async with running(tmp_path) as up:
-        up.server.steering = Player(records)
-        await watched(page, up.url)
+    async with watched(page, tmp_path, Player(records)):
         assert await words(page, ".multiples figcaption") == [
             "end of turnp95 100 of 300",
             "thinkingp95 200 of 120",
@@ -280,9 +277,8 @@ async def test_histograms_show_each_stage_against_its_share(page: Page, tmp_path
 async def test_the_tuner_shows_its_knobs_and_its_latest_move_first(
     page: Page, tmp_path: Path
 ) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = player = Player(lively(20, 2))
-        await watched(page, up.url)
+    player = Player(lively(20, 2))
+    async with watched(page, tmp_path, player):
         assert await words(page, "#mode") == ["on"]
         assert await words(page, "#state") == ["trying vllm.wait"]
         assert len(await words(page, "#ladders .knob")) == len(TUNER["values"])
@@ -302,10 +298,9 @@ async def test_the_tuner_shows_its_knobs_and_its_latest_move_first(
 
 @in_browser
 async def test_calls_and_load_are_drawn(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        calls = {"active": 3, "max": 8, "predicted_p95": 0.9}
-        up.server.steering = player = Player(lively(5, 1), calls=calls, admission={})
-        await watched(page, up.url)
+    calls = {"active": 3, "max": 8, "predicted_p95": 0.9}
+    player = Player(lively(5, 1), calls=calls, admission={})
+    async with watched(page, tmp_path, player):
         drawn = "document.querySelectorAll('#calls .cell{}').length"
         assert [await page.run(drawn.format(kind)) for kind in ("", ".taken", ".next")] == [8, 3, 1]
         assert await words(page, "#prediction .late") == ["p95 with one more call: 900 ms"]
@@ -330,7 +325,8 @@ async def test_before_the_first_turn_the_page_says_how_to_make_one(
     async with running(tmp_path, key="open sesame") as up:
         up.server.steering = player = Player([])
         await page.send("Page.navigate", url=f"{up.url}/dashboard?key=open%20sesame")
-        await page.until("document.querySelector('#welcome')?.checkVisibility()")
+        shown = "document.querySelector('#welcome')?.checkVisibility()"
+        await page.until(f"document.readyState == 'complete' && {shown}")  # has all its rules
         assert await page.run("welcome.querySelector('a').href") == f"{up.url}/?key=open%20sesame"
         assert await page.run("document.querySelector('#turns').checkVisibility()") is False
         player.records.append(record(1))
@@ -348,9 +344,7 @@ async def test_without_the_key_the_page_says_that_one_is_needed(page: Page, tmp_
 
 @in_browser
 async def test_a_server_that_comes_back_is_begun_anew_with(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = Player([record(seq) for seq in range(1, 9)])
-        await watched(page, up.url, rows=8)
+    async with watched(page, tmp_path, Player([record(seq) for seq in range(1, 9)]), rows=8) as up:
         port = up.port
     assert "The server is gone." in await page.until("!trouble.hidden && trouble.innerText")
     assert await page.run("document.querySelectorAll('.turn').length") == 8  # known last
@@ -366,9 +360,8 @@ async def test_a_server_that_comes_back_is_begun_anew_with(page: Page, tmp_path:
 
 @in_browser
 async def test_a_paused_page_stands_still_and_catches_up(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = player = Player([record(1)])
-        await watched(page, up.url)
+    player = Player([record(1)])
+    async with watched(page, tmp_path, player):
         await page.click("#pause")
         asked = len(player.asked)
         player.records += [record(2), record(3)]
@@ -394,9 +387,7 @@ async def test_no_text_becomes_part_of_the_page(page: Page, tmp_path: Path) -> N
         "values": {evil: {"value": evil, "start": evil, "values": [evil], "pinned": True}},
         "moves": [move(1.0, evil, evil, 1, 2, reason=evil), move(2.0, "constructor", evil, 1, 2)],
     }
-    async with running(tmp_path) as up:
-        up.server.steering = Player([hostile, late], tuner=tuner)
-        await watched(page, up.url, rows=2)
+    async with watched(page, tmp_path, Player([hostile, late], tuner=tuner), rows=2):
         await point(page, 1)
         assert await words(page, ".whose .call") == [evil]
         assert await words(page, ".move p") == ["", evil]
@@ -409,9 +400,8 @@ async def test_no_text_becomes_part_of_the_page(page: Page, tmp_path: Path) -> N
 async def test_five_hundred_turns_of_fifty_calls_cost_hardly_more_than_fifty(
     page: Page, tmp_path: Path
 ) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = player = Player(lively(500, 50))
-        await watched(page, up.url)
+    player = Player(lively(500, 50))
+    async with watched(page, tmp_path, player):
         rows = await page.run("document.querySelectorAll('.turn').length")
         assert rows < 30  # those in sight
         assert await words(page, "#count") != []
@@ -439,9 +429,8 @@ async def test_five_hundred_turns_of_fifty_calls_cost_hardly_more_than_fifty(
 
 @in_browser
 async def test_who_has_scrolled_down_keeps_what_they_look_at(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = player = Player(lively(200, 5))
-        await watched(page, up.url)
+    player = Player(lively(200, 5))
+    async with watched(page, tmp_path, player):
         await page.run("void (document.querySelector('#turns').scrollTop = 2000)")
         seen = """[...document.querySelectorAll('.turn')].map((row) => [+row.dataset.seq,
             row.getBoundingClientRect().top]).toSorted((a, b) => b[0] - a[0])"""
@@ -457,9 +446,8 @@ async def test_who_has_scrolled_down_keeps_what_they_look_at(page: Page, tmp_pat
 
 @in_browser
 async def test_other_turns_begin_with_the_newest(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = Player(lively(300, 5))
-        await watched(page, up.url)
+    player = Player(lively(300, 5))
+    async with watched(page, tmp_path, player):
         await page.run("void (document.querySelector('#turns').scrollTop = 4000)")
         await page.until(
             "[...document.querySelectorAll('.turn')].every((row) => row.id != 'turn-300')"
@@ -468,7 +456,7 @@ async def test_other_turns_begin_with_the_newest(page: Page, tmp_path: Path) -> 
             "Math.max(...[...document.querySelectorAll('.turn')].map((row) => row.dataset.seq))"
         )
         await page.click("#only-over")
-        over = max(one["seq"] for one in up.server.steering.records if one["over"])
+        over = max(one["seq"] for one in player.records if one["over"])
         await page.until(f"{newest} == {over}")
         await page.click("#only-over")
         await page.until(f"{newest} == 300")
@@ -477,9 +465,7 @@ async def test_other_turns_begin_with_the_newest(page: Page, tmp_path: Path) -> 
 
 @in_browser
 async def test_the_page_asks_nobody_but_its_own_server(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = Player(lively(5, 1))
-        await watched(page, up.url)
+    async with watched(page, tmp_path, Player(lively(5, 1))) as up:
         loaded = await page.run("performance.getEntriesByType('resource').map((one) => one.name)")
         assert len(loaded) > 10
         assert all(name.startswith((up.url, "data:")) for name in loaded), loaded
@@ -487,9 +473,7 @@ async def test_the_page_asks_nobody_but_its_own_server(page: Page, tmp_path: Pat
 
 @in_browser
 async def test_it_fits_every_width_in_both_lights(page: Page, tmp_path: Path) -> None:
-    async with running(tmp_path) as up:
-        up.server.steering = Player(lively(300, 20))
-        await watched(page, up.url)
+    async with watched(page, tmp_path, Player(lively(300, 20))):
         for width, height in ((1440, 1000), (900, 1000), (400, 860)):
             for dark in (False, True):
                 file = tmp_path / f"dashboard-{width}-{'dark' if dark else 'light'}.png"

@@ -3,7 +3,7 @@
 import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
-import { element } from "./dom.js";
+import { element } from "./dashboard/dom.js";
 import { Level } from "./level.js";
 import { openMicrophone, silence } from "./microphone.js";
 import { Playout } from "./playout.js";
@@ -217,7 +217,7 @@ function say(text) {
 function showChips(texts) {
   $("chips").replaceChildren(
     ...texts.map((text) => {
-      const chip = element("button", { type: "button" }, text);
+      const chip = element("button", { type: "button", class: "pill" }, text);
       chip.addEventListener("click", () => {
         showChips([]);
         say(text);
@@ -235,7 +235,7 @@ function showTrouble(trouble, actions = remedies(trouble)) {
   $("trouble-advice").textContent = trouble.advice;
   $("trouble-actions").replaceChildren(
     ...Object.entries(actions).map(([label, act]) => {
-      const button = element("button", { type: "button" }, label);
+      const button = element("button", { type: "button", class: "pill" }, label);
       button.addEventListener("click", act);
       return button;
     }),

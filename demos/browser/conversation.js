@@ -1,6 +1,6 @@
 // The conversation on the page: captions, tools and notes, in the order in which they came.
 
-import { element } from "./dom.js";
+import { element } from "./dashboard/dom.js";
 
 /** Draws into `list` (an <ol>); `scroll` is what scrolls around it; `said` is read aloud. */
 export class Conversation {

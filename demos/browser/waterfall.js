@@ -1,6 +1,7 @@
 // Where the time of each turn went: one row a turn, one bar a stage, on an axis of milliseconds.
 
-import { element, svg } from "./dom.js";
+import { element, svg } from "./dashboard/dom.js";
+import { colour, words } from "./dashboard/stages.js";
 
 /** What an answer may take, in milliseconds, unless its `turn` event says otherwise. */
 const BUDGET = 800;
@@ -11,22 +12,6 @@ const LABELS = 30; // px left of the axis, for the turn's number
 const TOTALS = 58; // px right of it, for the turn's total
 const AXIS = 22; // px below the rows
 const MOST = 40; // rows kept
-
-/** Stages in the words of the page; each has a colour of its own. */
-const STAGES = new Map([
-  ["framing", "framing"],
-  ["jitter", "jitter buffer"],
-  ["vad", "detecting"],
-  ["endpoint", "end of turn"],
-  ["asr", "hearing"],
-  ["llm", "thinking"],
-  ["first_phrase", "first phrase"],
-  ["tools", "tools"],
-  ["tts", "voice"],
-  ["send", "sending"],
-  ["silence", "lead-in"],
-  ["unattributed", "not attributed"],
-]);
 
 /**
  * Place the rows on an axis: pure, in ms. A turn is {turn, stages: [[name, ms]…], total, budget,
@@ -189,9 +174,5 @@ export class Waterfall {
 }
 
 const sum = (stages) => stages.reduce((total, [, ms]) => total + Math.max(0, ms), 0);
-
-const words = (name) => STAGES.get(name) ?? name.replaceAll("_", " ");
-
-const colour = (name) => (STAGES.has(name) ? `stage-${name}` : "stage-other");
 
 const milliseconds = (ms) => `${Math.abs(ms) < 9.95 ? ms.toFixed(1) : Math.round(ms)} ms`;

@@ -1,6 +1,6 @@
 // The stages of a turn: their order, their words, their colours.
 
-/** The stages in the order a turn goes through them; their words are those of the demo page. */
+/** The stages in the order a turn goes through them, with their words. */
 export const STAGES = new Map([
   ["framing", "framing"],
   ["jitter", "jitter buffer"],

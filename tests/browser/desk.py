@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-PAGE = Path(__file__).parents[2] / "demos" / "browser"
+from voice.http_api import DASHBOARD, PAGE
 
 ABOUT = {
     "agent": {
@@ -205,6 +204,7 @@ class Desk:
                 Route("/v1/about", lambda _: JSONResponse(self.about)),
                 Route("/v1/webrtc", self._offer, methods=["POST"]),
                 Route("/v1/webrtc/{id:int}", self._hang_up, methods=["DELETE"]),
+                Mount("/dashboard", StaticFiles(directory=DASHBOARD)),  # has what both share
                 Mount("/", StaticFiles(directory=PAGE)),
             ]
         )

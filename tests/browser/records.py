@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+import records
+
 Record = dict[str, Any]
 
 SPLIT = {
@@ -36,14 +38,12 @@ USUAL = {
 def record(seq: int, call: str = "call_3f9a01c27be4ab12", **more: Any) -> Record:
     """Return one turn that was answered in 0.301 s, with what is given changed."""
     stages = {"framing": 0.01, "jitter": 0.02, "vad": 0.05, "endpoint": 0.12, "tts": 0.1}
-    whole: Record = {
-        "type": "trace",
+    own: Record = {
         "seq": seq,
         "turn": seq,
         "call": call,
-        "transport": "websocket",
         "began": 100.0 + seq,
-        "wall": 1796033882.2 + seq,
+        "wall": records.WALL + seq,
         "total": 0.301,
         "stages": stages | {"unattributed": 0.001},
         "spans": [
@@ -56,28 +56,10 @@ def record(seq: int, call: str = "call_3f9a01c27be4ab12", **more: Any) -> Record
             ["tts", 0.15, 0.3],
         ],
         "marks": {"arrived": 0.01, "vad_end": 0.08, "decided": 0.2, "sent": 0.3, "heard": 0.301},
-        "outcome": "played",
         "speculations": {"begun": 1, "kept": 1, "dropped": 0},
-        "llm": {
-            "ttft": 0.05,
-            "tokens": 30,
-            "tokens_per_second": 95.0,
-            "itl_p50": 0.01,
-            "itl_p95": 0.011,
-        },
-        "asr": {"rtf": 0.1},
-        "tts": {"rtf": 0.05},
-        "loop_late": 0.001,
-        "barge_in": None,
-        "cut_in": False,
-        "underruns": 0,
         "wasted": 0.0,
-        "worked": 0.3,
-        "missed": False,
-        "budget": 0.8,
-        "over": "",
     }
-    return whole | more
+    return records.record(**own | more)
 
 
 def lively(count: int, calls: int, first: int = 1, seed: int = 5) -> list[Record]:
@@ -138,7 +120,7 @@ def _turn(seq: int, dice: random.Random, names: list[str], turns: dict[str, int]
         turn=turns[name],
         transport=dice.choice(["websocket", "webrtc"]),
         began=100.0 + 0.4 * seq,
-        wall=1796033882.2 + 0.4 * seq,
+        wall=records.WALL + 0.4 * seq,
         total=total,
         stages=stages,
         spans=spans,
