@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from statistics import fmean, pvariance
+from statistics import fmean
 
 from latency.budget import Budget
 from latency.trace import percentile
@@ -77,6 +77,14 @@ class Answered:
     stages: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What there was while the latest turns ended: amounts by what is counted, and the turns."""
+
+    amounts: Mapping[str, float]
+    turns: int
+
+
 class Window:
     """The latest turns that began after `since`."""
 
@@ -88,6 +96,11 @@ class Window:
         """Turns of which it is known what they strained: their replies are over."""
         self._turns: deque[Answered] = deque(maxlen=KEPT)
         self._events: deque[tuple[float, str, float]] = deque(maxlen=EVENTS)
+        # The loop asks many times between two turns: what was found out is kept until the next.
+        self._tallies: dict[int, Tally] = {}
+        """Of the events there are, by number of turns."""
+        self._levels: dict[frozenset[str], Level] = {}
+        """Of the turns there are, by the stages left out."""
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -97,6 +110,8 @@ class Window:
         if turn.began >= self.since:
             self._turns.append(turn)
             self._events.append((turn.began, ANSWERED, 1.0))
+            self._tallies.clear()
+            self._levels.clear()
             self.fresh += 1
 
     def resume(self, since: float) -> None:
@@ -107,14 +122,17 @@ class Window:
         """Take `amount` against a guard rail; seconds that engines worked are `what` ""."""
         if began >= self.since:
             self._events.append((began, what, amount))
+            self._tallies.clear()
             self.ended += what == WORKED
 
     def forget(self, before: float) -> None:
         """Forget the turns that began `before` then."""
         while self._turns and self._turns[0].began < before:
             self._turns.popleft()
+            self._levels.clear()
         while self._events and self._events[0][0] < before:
             self._events.popleft()
+            self._tallies.clear()
 
     def over(self, budget: Budget) -> bool:
         """Tell whether clearly more turns are over the budget than it tolerates."""
@@ -130,12 +148,16 @@ class Window:
 
         There must be a turn.
         """
-        times = [
-            turn.total - sum(turn.stages.get(stage, 0.0) for stage in without)
-            for turn in list(self._turns)[-RECENT:]
-        ]
-        mean = fmean(times)
-        return Level(mean, math.sqrt(pvariance(times, mean) / len(times)))
+        key = frozenset(without)
+        if key not in self._levels:
+            times = [
+                turn.total - sum(turn.stages.get(stage, 0.0) for stage in without)
+                for turn in list(self._turns)[-RECENT:]
+            ]
+            mean = fmean(times)
+            variance = math.fsum((time - mean) ** 2 for time in times) / len(times)
+            self._levels[key] = Level(mean, math.sqrt(variance / len(times)))
+        return self._levels[key]
 
     def stages(self, over: float) -> dict[str, float]:
         """Return the mean seconds by stage of the turns `over` that long, else of the slowest."""
@@ -149,32 +171,38 @@ class Window:
 
         That is a count a turn, or a share of all work.
         """
+        tallies = self._tallies or self._tally()
         if guard == SHARE:
-            amount, worked, turns = self._lately(guard, KEPT)
-            share = amount / worked if worked > 0 else 0.0
-            return share if turns >= FEWEST_TURNS and share > limit else 0.0
+            lately = tallies[KEPT]
+            worked = lately.amounts.get(WORKED, 0.0)
+            share = lately.amounts.get(guard, 0.0) / worked if worked > 0 else 0.0
+            return share if lately.turns >= FEWEST_TURNS and share > limit else 0.0
         for latest, deviations in ((SUDDEN, 3.0), (KEPT, 1.5)):
-            amount, _, turns = self._lately(guard, latest)
-            if exceeds(amount, limit * turns, deviations):
-                return amount / max(1, turns)
+            lately = tallies[latest]
+            amount = lately.amounts.get(guard, 0.0)
+            if exceeds(amount, limit * lately.turns, deviations):
+                return amount / max(1, lately.turns)
         return 0.0
 
-    def _lately(self, guard: str, latest: int) -> tuple[float, float, int]:
-        """Return what a guard rail, all work and the turns were while the `latest` turns ended.
+    def _tally(self) -> dict[int, Tally]:
+        """Count what was while the latest `SUDDEN` and the latest `KEPT` turns ended.
 
         What a turn strained is known when its reply is over, and of one that was cut off
         that is soon: so turns count that were answered or that ended, whichever are more.
         """
-        amount = worked = 0.0
+        amounts: dict[str, float] = {}
         ended = answered = 0
-        for _, what, some in reversed(self._events):
-            if what == guard:
-                amount += some
-            elif what == ANSWERED:
+        for _, what, amount in reversed(self._events):
+            if what == ANSWERED:
                 answered += 1
-            elif what == WORKED:
-                worked += some
+                continue
+            amounts[what] = amounts.get(what, 0.0) + amount
+            if what == WORKED:
                 ended += 1
-                if ended == latest:
+                if ended == SUDDEN:
+                    self._tallies[SUDDEN] = Tally(dict(amounts), max(ended, answered))
+                elif ended == KEPT:
                     break
-        return amount, worked, max(ended, answered)
+        self._tallies[KEPT] = Tally(amounts, max(ended, answered))
+        self._tallies.setdefault(SUDDEN, self._tallies[KEPT])
+        return self._tallies

@@ -336,7 +336,7 @@ def best(world: World, free: Sequence[Knob] = KNOBS) -> tuple[float, dict[str, f
     admitted = KNOBS[-1].values if KNOBS[-1] in free else (100.0,)
     for calls in {min(float(world.calls), number) for number in admitted}:
         grid = np.array(list(itertools.product(*values)))
-        for rows in np.array_split(grid, len(grid) // 4000 + 1):
+        for rows in np.array_split(grid, len(grid) // 400 + 1):
             of = {name: rows[:, [column]] for column, name in enumerate(names)}
             made = turns(of, world, calls, chance)
             p95 = np.partition(made.total, 56, axis=1)[:, 56]

@@ -74,8 +74,8 @@ def test_a_bad_turn_says_what_was_wrong_with_it() -> None:
 async def test_a_patient_caller_lets_a_reply_of_unknown_length_end(
     tmp_path: Path, patient: bool
 ) -> None:
-    settings = load(None, {}, {"profile": "bench", "bench.reply": 2.4}).settings
-    speech, silence = noisy([voiced(0.8)], white(-50))
+    settings = load(None, {}, {"profile": "bench", "bench.reply": 1.5}).settings
+    speech, silence = noisy([voiced(0.5)], white(-50))
     async with running(
         tmp_path,
         agent=stubs.agent(),
@@ -85,11 +85,11 @@ async def test_a_patient_caller_lets_a_reply_of_unknown_length_end(
         turn=settings.turn,
         profile="bench",
     ) as live:
-        plan = Plan(speech=speech, silence=silence, turns=2, period=2.0, pause=0.2, patient=patient)
+        plan = Plan(speech=speech, silence=silence, turns=2, period=1.3, pause=0.2, patient=patient)
         (caller,) = await hold("127.0.0.1", live.port, plan, 1, limit=30)
     first, second = caller.turns[:2]
     assert first.reply is not None
-    assert (first.reply.seconds > 2.3) == patient
+    assert (first.reply.seconds > 1.4) == patient
     if patient:
         assert second.early is None
         assert second.started >= first.reply.play_end + plan.pause
@@ -113,7 +113,15 @@ async def test_callers_are_answered_by_the_profile_bench_and_interrupt_it(tmp_pa
         turn=settings.turn,
         profile="bench",
     ) as live:
-        plan = Plan(speech=speech, silence=silence, turns=3, period=0, interrupt=2, barge_after=0.4)
+        plan = Plan(
+            speech=speech,
+            silence=silence,
+            turns=3,
+            period=0,
+            interrupt=2,
+            barge_after=0.4,
+            pause=0.2,
+        )
         (caller,) = await hold("127.0.0.1", live.port, plan, 1, limit=30)
         whole, cut, interrupting = caller.turns[:3]
         assert not caller.lost

@@ -96,14 +96,14 @@ class Mouth(FakeMouth):
 
 
 def plan(turns: int, **more: Any) -> Plan:
-    """Return what callers do: they say "la la la", in whole packets."""
-    ((pcm, after),) = placed([voiced(1.2)], 16_000, SAMPLES)
+    """Return what callers do: they say "la", in whole packets."""
+    ((pcm, after),) = placed([voiced(0.6)], 16_000, SAMPLES)
     return Plan(
         speech=[Speech(frames(pcm), after)],
         silence=SILENT.frames,
         turns=turns,
         period=0,
-        pause=0.3,
+        pause=0.15,
         **more,
     )
 
@@ -184,6 +184,7 @@ async def test_a_delay_that_no_stage_knows_is_unattributed(
     async with running(
         tmp_path,
         ears=FakeEars(always="number 1", delay=0.02),
+        mouth=FakeMouth(word=0.1),
         agent=plain_agent(lines=SILENT_LINES),
         turn=FIXED,
     ) as live:
@@ -220,28 +221,28 @@ class WaveringStream(FakeStream):
 
 async def test_records_add_up_whatever_becomes_of_an_answer(tmp_path: Path) -> None:
     patient = TurnSettings(shortest_wait=0.5, longest_wait=0.5, idle=30.0, longest_stall=8.0)
-    pcm = np.concatenate([voiced(0.8), np.zeros(5_000, np.float32), voiced(0.8)])
+    pcm = np.concatenate([voiced(0.6), np.zeros(5_000, np.float32), voiced(0.6)])
     ((paused, after),) = placed([pcm], 16_000, SAMPLES)
-    usual = plan(8, interrupt=3, barge_after=0.4)
+    usual = plan(6, interrupt=3, barge_after=0.3)
     mixed = Plan(
         speech=[*usual.speech, Speech(frames(paused), after)],
         silence=usual.silence,
         turns=usual.turns,
         period=0,
         interrupt=3,
-        barge_after=0.4,
-        pause=0.3,
+        barge_after=0.3,
+        pause=0.15,
     )
     async with running(
         tmp_path,
         ears=Wavering(delay=0.02),
         mind=FakeMind("one two three four five six seven eight.", first=0.02, interval=0.005),
-        mouth=FakeMouth(word=0.2, first=0.02),
+        mouth=FakeMouth(word=0.12, first=0.02),
         agent=plain_agent(lines=SILENT_LINES),
         turn=patient,
     ) as live:
         live.server.load.note = lambda *_: None  # type: ignore[method-assign]
-        callers = await hold(live.port, mixed, 4, "/v1/stream?rate=16000")
+        callers = await hold(live.port, mixed, CALLS, "/v1/stream?rate=16000")
     every = [record for caller in callers for record in records(tmp_path, caller.name)]
     answered = [record for record in every if record["total"] is not None]
     assert len(answered) >= 24

@@ -25,8 +25,8 @@ from voice.webrtc_callers import make_loop
 
 from helpers import Running, running, voiced
 
-PERIOD = 2.0
-REPLY = 0.4
+PERIOD = 1.3
+REPLY = 0.2
 
 LENIENT = Goal(budget=5.0, bad=1.0)
 """What calls hold also on a machine that has other things to do."""
@@ -50,7 +50,7 @@ async def stubbed(data: Path, **given: Any) -> AsyncIterator[Running]:
 
 def callers(url: str) -> Callable[[], WebSocketCrowd]:
     """Return what makes callers that speak every `PERIOD` seconds."""
-    speech, silence = noisy([voiced(0.8)], white(-50))
+    speech, silence = noisy([voiced(0.4)], white(-50))
     plan = Plan(speech=speech, silence=silence, turns=10**9, period=PERIOD)
     return lambda: WebSocketCrowd(url, plan, reply=REPLY)
 
@@ -93,7 +93,7 @@ async def test_four_calls_are_found_to_be_fine_and_what_is_going_on_is_told(tmp_
     assert {level.calls for level, _ in noted.levels} >= {1, 2, 4}
     told = list(dict.fromkeys(noted.said))
     assert told[0] == "one call alone"
-    assert told[-2:] == ["ramp: adding 1 calls in 2 s, to 4", "a run of 4 fresh calls"]
+    assert told[-2:] == ["ramp: adding 1 calls in 1 s, to 4", "a run of 4 fresh calls"]
 
 
 async def test_a_server_that_takes_two_calls_is_limited_by_its_admission(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_the_result_is_one_line_of_json_and_the_progress_is_elsewhere(tmp_
 
 
 async def test_over_webrtc_calls_are_measured_and_refusals_are_known(tmp_path: Path) -> None:
-    loop = make_loop(voiced(0.8), 16_000, REPLY)
+    loop = make_loop(voiced(0.4), 16_000, REPLY)
     async with stubbed(tmp_path, max_calls=1) as live:
         level = await steady(lambda: WebRtcCrowd(live.url, loop, reply=REPLY), 2, 1, LENIENT)
     assert (level.calls, level.lost) == (1, {})

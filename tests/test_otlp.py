@@ -41,7 +41,7 @@ async def converse(live: Running, turns: int) -> None:
         assert await caller.until(lambda: bool(caller.heard()), 20)
         for _ in range(turns):
             since = len(caller.events)
-            await caller.say(voiced(), 16_000)
+            await caller.say(voiced(0.5), 16_000)
             assert await caller.until(lambda: bool(caller.heard(since)), 20)  # noqa: B023
         await caller.hang_up()
 
@@ -158,7 +158,7 @@ async def test_a_collector_that_fails_costs_spans_and_nothing_else(
     monkeypatch.setattr(otlp, "FLUSH", 0.5)
     caplog.set_level(logging.WARNING)
     with unwilling(kind) as endpoint:
-        async with running(tmp_path, otlp=endpoint) as live:
+        async with running(tmp_path, mouth=FakeMouth(character=0.01), otlp=endpoint) as live:
             exports = live.server._exports
             await asyncio.gather(converse(live, 2), converse(live, 2))
             traces = exports._traces

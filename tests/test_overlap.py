@@ -28,6 +28,9 @@ SLOW = TurnSettings(
 )
 """Time enough to look at an answer before the decision."""
 
+SHORT = TurnSettings(shortest_wait=0.5, longest_wait=0.5, longest_stall=8.0, idle=30.0)
+"""Time for an answer to be begun before the decision, and for a sound or two."""
+
 STORY = " ".join(f"word{number}" for number in range(12)) + "."
 
 
@@ -45,6 +48,13 @@ def only(server: Server) -> Session:
 def notice(session: Session, kind: type[SpeechStarted | SpeechStopped]) -> None:
     """Let the detector of a call have found this, now."""
     session._noticed(kind(session._ears.samples))
+
+
+async def sound(session: Session, seconds: float) -> None:
+    """Let the detector of a call have found a sound of so many seconds."""
+    notice(session, SpeechStarted)
+    await asyncio.sleep(seconds)
+    notice(session, SpeechStopped)
 
 
 async def greeted(caller: Caller) -> None:
@@ -151,21 +161,16 @@ async def test_a_caller_who_goes_on_while_words_are_looked_at_again_is_heard(
 ) -> None:
     """The turn was taken to be over before the recogniser had looked: no answer to half of it."""
     ears = FakeEars(always="on monday", delay=0.02)
-    turn = TurnSettings(shortest_wait=0.5, longest_wait=0.5, longest_stall=8.0, idle=30.0)
-    async with running(tmp_path, ears=ears, turn=turn) as live, dial(live.url) as caller:
+    async with running(tmp_path, ears=ears, turn=SHORT) as live, dial(live.url) as caller:
         idle(live)
         await greeted(caller)
         session = only(live.server)
 
-        notice(session, SpeechStarted)
-        await asyncio.sleep(0.2)
-        notice(session, SpeechStopped)
+        await sound(session, 0.2)
         assert await until(lambda: session._replies.speaker.began)
         await asyncio.sleep(0.1)  # it is worth keeping
         ears.delay = 0.8
-        notice(session, SpeechStarted)  # a sound too short for a word
-        await asyncio.sleep(0.02)
-        notice(session, SpeechStopped)
+        await sound(session, 0.02)  # too short for a word
         assert await until(lambda: session._turn.floor is Floor.THINKING)
         notice(session, SpeechStarted)  # they were not done
         assert session._turn.floor is Floor.USER
@@ -191,21 +196,16 @@ async def test_a_caller_who_goes_on_while_words_are_looked_at_again_is_heard(
 
 async def test_of_two_looks_at_the_words_the_later_one_counts(tmp_path: Path) -> None:
     ears = FakeEars(always="on monday", delay=0.02)
-    turn = TurnSettings(shortest_wait=0.5, longest_wait=0.5, longest_stall=8.0, idle=30.0)
-    async with running(tmp_path, ears=ears, turn=turn) as live, dial(live.url) as caller:
+    async with running(tmp_path, ears=ears, turn=SHORT) as live, dial(live.url) as caller:
         idle(live)
         await greeted(caller)
         session = only(live.server)
-        notice(session, SpeechStarted)
-        await asyncio.sleep(0.2)
-        notice(session, SpeechStopped)
+        await sound(session, 0.2)
         assert await until(lambda: session._replies.speaker.began)
         for delay in (0.3, 1.2):
             await asyncio.sleep(0.1)
             ears.delay = delay
-            notice(session, SpeechStarted)  # a sound too short for a word
-            await asyncio.sleep(0.02)
-            notice(session, SpeechStopped)
+            await sound(session, 0.02)  # too short for a word
         assert await until(lambda: session._turn.floor is Floor.THINKING)
         since = len(caller.audio)
         await asyncio.sleep(0.2)

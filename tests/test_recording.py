@@ -46,6 +46,14 @@ async def heard(caller: Caller, replies: int) -> None:
     assert await caller.until(lambda: len(caller.heard()) == replies, 20)
 
 
+async def ask(caller: Caller) -> None:
+    """Say something once greeted, hear the answer to its end, and hang up."""
+    await heard(caller, 1)
+    await caller.say(voiced(), 16_000)
+    await heard(caller, 2)
+    await caller.hang_up()
+
+
 def closes(record: dict[str, Any]) -> bool:
     return abs(sum(record["stages"].values()) - record["total"]) < 1e-6
 
@@ -264,10 +272,7 @@ async def test_a_held_answer_that_fails_is_wasted_work(tmp_path: Path) -> None:
         dial(live.url) as caller,
     ):
         live.server.load.note = lambda *_: None  # type: ignore[method-assign]
-        await heard(caller, 1)
-        await caller.say(voiced(), 16_000)
-        await heard(caller, 2)
-        await caller.hang_up()
+        await ask(caller)
     (record,) = logged(tmp_path)
     assert record["outcome"] == "played"
     assert record["speculations"] == {"begun": 1, "kept": 0, "dropped": 1}
@@ -312,10 +317,7 @@ async def test_a_held_answer_is_let_go_at_the_decision(tmp_path: Path) -> None:
         dial(live.url) as caller,
     ):
         live.server.load.note = lambda *_: None  # type: ignore[method-assign]
-        await heard(caller, 1)
-        await caller.say(voiced(), 16_000)
-        await heard(caller, 2)
-        await caller.hang_up()
+        await ask(caller)
     (record,) = logged(tmp_path)
     marks = record["marks"]
     assert record["speculations"]["kept"] == 1
@@ -334,10 +336,7 @@ async def test_the_pace_told_is_the_model_s_and_not_the_speaker_s(tmp_path: Path
         ) as live,
         dial(live.url) as caller,
     ):
-        await heard(caller, 1)
-        await caller.say(voiced(), 16_000)
-        await heard(caller, 2)
-        await caller.hang_up()
+        await ask(caller)
     (record,) = logged(tmp_path)
     told = record["llm"]
     assert told["tokens_per_second"] == pytest.approx(1 / told["itl_p50"], rel=0.3)
@@ -376,10 +375,7 @@ async def test_a_tool_is_blamed_for_what_the_caller_waited_for_it(
         ) as live,
         dial(live.url) as caller,
     ):
-        await heard(caller, 1)
-        await caller.say(voiced(), 16_000)
-        await heard(caller, 2)
-        await caller.hang_up()
+        await ask(caller)
     (record,) = logged(tmp_path)
     stages = record["stages"]
     assert closes(record)
@@ -449,8 +445,5 @@ async def test_a_call_has_its_own_budget_and_the_agent_its(tmp_path: Path) -> No
 
 async def test_without_tracing_nothing_is_recorded(tmp_path: Path) -> None:
     async with running(tmp_path, trace=False) as live, dial(live.url) as caller:
-        await heard(caller, 1)
-        await caller.say(voiced(), 16_000)
-        await heard(caller, 2)
-        await caller.hang_up()
+        await ask(caller)
     assert logged(tmp_path) == logged(tmp_path, "turn") == []
