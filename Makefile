@@ -31,7 +31,7 @@ serve: .venv/serve.done  ## Take calls; ARGS="--port 8123" passes flags on
 	@$(BIN)/voice serve $(ARGS)
 
 test: .venv/dev.done  ## Run the tests; ARGS="tests/test_turn.py" picks some, ARGS="-m slow" those of a minute
-	@$(BIN)/python -m pytest -n 6 --dist worksteal -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(ARGS)
 
 test-engines: $(if $(filter .venv-engines/%,$(ENGINES_BIN)),.venv-engines/test.done)  ## Run the tests of Whisper, vLLM and Coqui on the CPU
 	@$(ENGINES_BIN)/python -m pytest tests/engines -m "not gpu" -o faulthandler_timeout=900 $(ARGS)

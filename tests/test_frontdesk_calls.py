@@ -193,6 +193,7 @@ def test_no_voice_used_here_was_used_in_training() -> None:
     assert not set(VOICES) & set(hearing.VOICES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wire", "voice"),
     [

@@ -74,8 +74,9 @@ async def test_turns_are_kept_with_what_a_page_shows(tmp_path: Path) -> None:
     ) as live:
         async with dial(live.url) as caller:
             assert await caller.until(lambda: bool(caller.heard()), 20)
-            for _ in range(2):
-                assert (await ask(caller))["over"] == "endpoint"
+            at_fault = [(await ask(caller))["over"] for _ in range(2)]
+            assert "endpoint" in at_fault
+            assert None not in at_fault
             steering = live.server.steering
             assert steering is not None
             shown = steering.snapshot()
