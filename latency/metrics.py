@@ -5,7 +5,8 @@ record says is what the histograms say. The remainder that no stage covers is a 
 it is signed and never clipped, and a histogram with borders below zero tells on which side it is.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -55,6 +56,8 @@ class Metrics:
         self._knob = Label("", room=64)
         self._kind = Label("try", "keep", "roll_back", "restore", "relieve", "give_up")
         self._outcome = Label(*OUTCOMES)
+        self._one: Callable[..., Any] = cache(lambda family, *labels: family.labels(*labels))
+        """One series of a family; to look it up in the family takes longer than to add to it."""
         self.engines = EngineMetrics(self.registry)
         """What engines and exporters tell when they are asked."""
         self._calls()
@@ -72,38 +75,38 @@ class Metrics:
     def take(self, record: Mapping[str, Any]) -> None:
         """Count one turn: a call's event "trace", see `latency.trace`."""
         transport = self._transport(record.get("transport"))
-        self.turns.labels(transport, self._outcome(record.get("outcome"))).inc()
+        self._one(self.turns, transport, self._outcome(record.get("outcome"))).inc()
         if (total := record.get("total")) is not None:
-            self.turn.labels(self._profile, transport).observe(total)
+            self._one(self.turn, self._profile, transport).observe(total)
             for stage, seconds in record["stages"].items():
                 self._took(stage, seconds, transport)
         if over := record.get("over"):
-            self.over.labels(self._stage(over)).inc()
+            self._one(self.over, self._stage(over)).inc()
         if record.get("cut_in"):
-            self.cut_ins.labels(transport).inc()
+            self._one(self.cut_ins, transport).inc()
         barge = record.get("barge_in") or {}
         if barge.get("stopped") is not None:
-            self.stopped.labels(transport).observe(max(0.0, barge["stopped"] - barge["heard"]))
+            self._one(self.stopped, transport).observe(max(0.0, barge["stopped"] - barge["heard"]))
         self._went(record)
 
     def moved(self, move: Mapping[str, Any]) -> None:
         """Count one move of the tuner: the event "tuner", see `latency.tuner.Move`."""
         knob = self._knob(move.get("knob"))
         applied = bool(move.get("applied"))
-        self.moves.labels(knob, self._kind(move.get("kind")), str(applied).lower()).inc()
+        self._one(self.moves, knob, self._kind(move.get("kind")), str(applied).lower()).inc()
         if applied and knob:
-            self.knob.labels(knob).set(move["after"])
+            self._one(self.knob, knob).set(move["after"])
 
     def turned(self, knob: str, value: float) -> None:
         """Say what a knob stands at."""
-        self.knob.labels(self._knob(knob)).set(value)
+        self._one(self.knob, self._knob(knob)).set(value)
 
     def finished_work(self, seconds: Mapping[str, float], wasted: bool) -> None:
         """Count the engine time of one answer, in seconds by stage."""
         for stage, time in seconds.items():
-            self.engine_seconds.labels(self._stage(stage)).inc(max(0.0, time))
+            self._one(self.engine_seconds, self._stage(stage)).inc(max(0.0, time))
             if wasted:
-                self.wasted_seconds.labels(self._stage(stage)).inc(max(0.0, time))
+                self._one(self.wasted_seconds, self._stage(stage)).inc(max(0.0, time))
 
     def looked(self, late: float, lately: float) -> None:
         """Note that the loop was `late` seconds, and how late it was `lately`."""
@@ -122,24 +125,24 @@ class Metrics:
     def _took(self, stage: str, seconds: float, transport: str) -> None:
         """Count one stage of one turn."""
         if stage == REST:
-            self.rest.labels(self._profile, transport).observe(seconds)
+            self._one(self.rest, self._profile, transport).observe(seconds)
             return
         model = self._models[OWNER[stage]] if stage in OWNER else ""
-        self.stage.labels(self._stage(stage), self._profile, model, transport).observe(seconds)
+        self._one(self.stage, self._stage(stage), self._profile, model, transport).observe(seconds)
 
     def _went(self, record: Mapping[str, Any]) -> None:
         """Count how fast the engines were."""
         if llm := record.get("llm"):
             model = self._models["llm"]
-            self.ttft.labels(model).observe(llm["ttft"])
+            self._one(self.ttft, model).observe(llm["ttft"])
             if "tokens_per_second" in llm:
-                self.pace.labels(model).observe(llm["tokens_per_second"])
+                self._one(self.pace, model).observe(llm["tokens_per_second"])
             for of in ("p50", "p95"):
                 if (between := llm.get(f"itl_{of}")) is not None:
-                    self.between.labels(model, of).observe(between)
+                    self._one(self.between, model, of).observe(between)
         for engine, factors in (("asr", self.asr_factor), ("tts", self.tts_factor)):
             if (factor := (record.get(engine) or {}).get("rtf")) is not None:
-                factors.labels(self._models[engine]).observe(factor)
+                self._one(factors, self._models[engine]).observe(factor)
 
     def _at_zero(self) -> None:
         """Begin what is counted at 0: Prometheus does not see a first step from nothing."""

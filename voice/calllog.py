@@ -25,8 +25,8 @@ class CallLog:
         self.lost = 0
         """Lines that could not be written."""
         self._directory = directory
-        self._lines: queue.Queue[tuple[str, Mapping[str, Any] | None] | None]
-        self._lines = queue.Queue(MAX_WAITING)
+        self._lines: queue.SimpleQueue[tuple[str, Mapping[str, Any] | None] | None]
+        self._lines = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="call-log", daemon=True)
         self._thread.start()
 
@@ -40,16 +40,13 @@ class CallLog:
 
     def close(self) -> None:
         """Write what waits and stop; blocks until then, 5 s at most."""
-        try:
-            self._lines.put(None, timeout=1)
-        except queue.Full:
-            return  # the disk hangs, and so would we
+        self._lines.put(None)
         self._thread.join(5)
 
     def _put(self, entry: tuple[str, Mapping[str, Any] | None]) -> None:
-        try:
-            self._lines.put_nowait(entry)
-        except queue.Full:
+        if self._lines.qsize() < MAX_WAITING:
+            self._lines.put(entry)
+        else:
             self.lost += 1
 
     def _write_all(self) -> None:
