@@ -302,6 +302,7 @@ def test_a_run_is_a_row_of_the_table() -> None:
         "p95_first": 500.0,
         "p95_last": 390.0,
         "cut_ins": 0.01,
+        "cut_ins_last": 0.0,
         "underruns": 0.0,
         "wasted": 0.2,
     }
@@ -313,12 +314,12 @@ def test_a_run_is_a_row_of_the_table() -> None:
         "recovered": phase,
         "back_after_turns": None,
         "moved": {"turn.speculation_lead": [0.1, 0.2]},
-        "returned": True,
+        "returned_after_turns": 120,
         "said": "no setting helps: llm",
     }
     shown = table_row(row)
     assert "| never |" in shown
-    assert "turn.speculation_lead 0.1 → 0.2 | yes | 1.0% / 0.0% / 20%" in shown
+    assert "turn.speculation_lead 0.1 → 0.2 | 120 | 1.0%, 0% | 0.0% | 20% |" in shown
 
 
 def test_a_cost_is_that_of_pairs() -> None:

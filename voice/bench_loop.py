@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -27,7 +28,7 @@ from voice.bench_row import machine, print_row
 from voice.bench_trace import PAUSE, PAUSED, placed, records
 from voice.callers import RATE, noisy, white
 from voice.company import Company
-from voice.loop_figures import TABLE, at_percentile, back_after, gaps, phase, table_row
+from voice.loop_figures import TABLE, Span, at_percentile, back_after, gaps, phase, table_row
 from voice.talker import Plan, Speech
 
 SPARE = 0.1
@@ -37,6 +38,12 @@ UNDISTURBED = 100
 DISTURBED = 300
 RECOVERED = 260
 """Turns of all calls in each phase: the loop has 200 of them, and the last `WINDOW` are judged."""
+
+LONGEST = 2600
+"""Turns after which the last phase ends though not all settings are what they were."""
+
+LOOKED = 20
+"""Turns after which it is looked at whether they are."""
 
 SLOW = 0.7
 """Seconds for which a slow caller pauses within an utterance."""
@@ -217,8 +224,7 @@ async def _disturbed(
             company.hold_up(0.0)
             company.follow(plain)
             await company.shrink(count)
-            after = await company.speak(RECOVERED)
-            ended = await _state(server)
+            after, ended, returned = await _return(server, company)
         finally:
             await company.leave()
         await asyncio.sleep(1.0)
@@ -232,11 +238,29 @@ async def _disturbed(
         "back_after_turns": back_after(gaps(during.turns(turns)), budget),
         "recovered_after_turns": back_after(gaps(after.turns(turns)), budget),
         "moved": _moved(ended["start"], moves),
-        "returned": ended["value"] == ended["start"],
+        "returned_after_turns": returned,
         "moves": len(moves),
         "said": _said(disturbed, moves),
         "log": [f"{move['kind']} {move['knob']}: {move['reason']}" for move in moves],
     }
+
+
+async def _return(
+    server: bench_server.Measured, company: Company
+) -> tuple[Span, dict[str, Any], int | None]:
+    """Let callers speak until all settings are back where they were, for a time at least.
+
+    Return the phase, the loop's state at its end, and the turns that it took; None for never.
+    """
+    begin, turns, returned = monotonic(), 0, None
+    while True:
+        state = await _state(server)
+        back = state["value"] == state["start"]
+        returned = (turns if returned is None else returned) if back else None
+        if turns >= (RECOVERED if back else LONGEST):
+            return Span("", begin, monotonic()), state, returned
+        await company.speak(LOOKED)
+        turns += LOOKED
 
 
 def _moved(

@@ -82,6 +82,7 @@ def phase(
     """Return one phase's figures, times in milliseconds."""
     within = span.turns(turns)
     waited = gaps(within)
+    told = sorted(span.records(records), key=lambda record: record["began"])
     return {
         "turns": len(within),
         "p95_first": milliseconds(at_percentile(waited[:WINDOW])),
@@ -89,7 +90,8 @@ def phase(
         "unanswered": sum(turn.reply is None for turn in within),
         "talked_over": sum(turn.talked_over for turn in within),
         "caller_late": round(share_late(within), 4),
-        **guard_rails(span.records(records)),
+        **guard_rails(told),
+        "cut_ins_last": guard_rails(told[-WINDOW:])["cut_ins"],
     }
 
 
@@ -109,21 +111,22 @@ def table_row(row: Mapping[str, Any]) -> str:
     moved = ", ".join(
         f"{name} {' → '.join(map(_short, way))}" for name, way in row["moved"].items()
     )
-    back = row["back_after_turns"]
+    back, returned = row["back_after_turns"], row["returned_after_turns"]
     return (
         f"| {row['disturbance']} | {row['tuner']} | {before['p95_first']} | {during['p95_first']} "
         f"| {during['p95_last']} | {'never' if back is None else back} | {after['p95_last']} "
-        f"| {moved or 'none'} | {'yes' if row['returned'] else 'no'} "
-        f"| {during['cut_ins']:.1%} / {during['underruns']:.1%} / {during['wasted']:.0%} "
+        f"| {moved or 'none'} | {'never' if returned is None else returned} "
+        f"| {during['cut_ins']:.1%}, {during['cut_ins_last']:.0%} "
+        f"| {during['underruns']:.1%} | {during['wasted']:.0%} "
         f"| {row['said'] or ''} |"
     )
 
 
 TABLE = (
     "| disturbance | tuner | p95 before, ms | disturbed, first 60 turns | last 60 "
-    "| within budget after turns | p95 after | knobs | back at the start "
-    "| cut-ins / underruns / wasted | it says |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| within budget after turns | p95 after | knobs | all back after turns "
+    "| cut-ins, in the last 60 | underruns | wasted | it says |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
