@@ -182,10 +182,13 @@ async def _undisturbed(
 ) -> float:
     """Return the p95 of a server that is left alone, in seconds."""
     given = {**configured, "tuner": "off"}
-    async with bench_server.server(settings=given, cores=bench_server.apart()[0]) as server:
+    async with (
+        bench_server.server(settings=given, cores=bench_server.apart()[0]) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+    ):
         company = Company(server, plans[0], transport == "webrtc")
         try:
-            await _tell(server, {"answer": ANSWER})
+            await _tell(http, {"answer": ANSWER})
             await company.grow(count)
             await company.speak(count)
             span = await company.speak(UNDISTURBED)
@@ -207,24 +210,27 @@ async def _disturbed(
 ) -> dict[str, Any]:
     """Disturb one server and leave it alone again; return what came of it."""
     plain, slow = plans
-    async with bench_server.server(settings=given, cores=bench_server.apart()[0]) as server:
+    async with (
+        bench_server.server(settings=given, cores=bench_server.apart()[0]) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+    ):
         company = Company(server, plain, transport == "webrtc")
         try:
-            usual = await _tell(server, {"answer": ANSWER})
+            usual = await _tell(http, {"answer": ANSWER})
             await company.grow(count)
             await company.speak(count)
             before = await company.speak(UNDISTURBED)
-            await _tell(server, disturbance.stubs)
+            await _tell(http, disturbance.stubs)
             company.hold_up(disturbance.held_up)
             company.follow(slow if disturbance.pauses else plain)
             await company.grow(count * (disturbance.factor - 1))
             during = await company.speak(DISTURBED * disturbance.factor)
-            disturbed = await _state(server)
-            await _tell(server, {name: usual[name] for name in disturbance.stubs})
+            disturbed = await _state(http)
+            await _tell(http, {name: usual[name] for name in disturbance.stubs})
             company.hold_up(0.0)
             company.follow(plain)
             await company.shrink(count)
-            after, ended, returned = await _return(server, company)
+            after, ended, returned = await _return(http, company)
         finally:
             await company.leave()
         await asyncio.sleep(1.0)
@@ -246,21 +252,20 @@ async def _disturbed(
 
 
 async def _return(
-    server: bench_server.Measured, company: Company
+    http: httpx.AsyncClient, company: Company
 ) -> tuple[Span, dict[str, Any], int | None]:
     """Let callers speak until all settings are back where they were, for a time at least.
 
     Return the phase, the loop's state at its end, and the turns that it took; None for never.
     """
-    begin, turns, returned = monotonic(), 0, None
+    begin, returned = monotonic(), None
     while True:
-        state = await _state(server)
-        back = state["value"] == state["start"]
+        state, span = await _state(http), Span("", begin, monotonic())
+        turns, back = len(span.turns(company.turns())), state["value"] == state["start"]
         returned = (turns if returned is None else returned) if back else None
         if turns >= (RECOVERED if back else LONGEST):
-            return Span("", begin, monotonic()), state, returned
+            return span, state, returned
         await company.speak(LOOKED)
-        turns += LOOKED
 
 
 def _moved(
@@ -282,24 +287,22 @@ def _said(state: Mapping[str, Any], moves: Sequence[Mapping[str, Any]]) -> str:
     return gave_up[-1] if gave_up else str(state.get("state", ""))
 
 
-async def _tell(server: bench_server.Measured, change: Mapping[str, Any]) -> dict[str, Any]:
+async def _tell(http: httpx.AsyncClient, change: Mapping[str, Any]) -> dict[str, Any]:
     """Change the engines; return what they were told before all changes of ours.
 
     Raises:
         RuntimeError: If the server does not take it.
     """
-    async with httpx.AsyncClient(timeout=30) as http:
-        before: dict[str, Any] = (await http.get(f"{server.url}/v1/bench")).json()["stubs"]
-        got = await http.put(f"{server.url}/v1/bench", content=json.dumps(dict(change)))
-        if got.status_code != 200:
-            raise RuntimeError(f"the engines could not be changed: {got.text}")
+    before: dict[str, Any] = (await http.get("/v1/bench")).json()["stubs"]
+    got = await http.put("/v1/bench", content=json.dumps(dict(change)))
+    if got.status_code != 200:
+        raise RuntimeError(f"the engines could not be changed: {got.text}")
     return before
 
 
-async def _state(server: bench_server.Measured) -> dict[str, Any]:
+async def _state(http: httpx.AsyncClient) -> dict[str, Any]:
     """Return what the loop is at; nothing where there is none."""
-    async with httpx.AsyncClient(timeout=30) as http:
-        found: dict[str, Any] = (await http.get(f"{server.url}/v1/bench")).json()
+    found: dict[str, Any] = (await http.get("/v1/bench")).json()
     tuner = dict(found.get("tuner", {}))
     knobs = tuner.get("values", {})
     return tuner | {
