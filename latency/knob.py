@@ -136,10 +136,20 @@ class Standing:
         for index in range(min(before, self.index) + 1, max(before, self.index) + 1):
             self.gains[index] = gain / (self.index - before)
 
-    def strain(self, turn: int) -> None:
-        """Bar the value in force and faster ones: a guard rail broke."""
+    def above(self, value: float | None) -> int | None:
+        """Return the index of the nearest safer value that is more than `value`.
+
+        None if there is none, or if the value in force is more than that as it is.
+        """
+        if value is None or self.value > value:
+            return None
+        more = (at for at in range(self.index - 1, -1, -1) if self.knob.values[at] > value)
+        return next(more, None)
+
+    def strain(self, turn: int, limit: int) -> None:
+        """Bar the values from index `limit` on: a guard rail broke."""
         self.strained.close(turn, 2 * BACK_OFF)
-        self.limit = self.index
+        self.limit = limit
 
     def fail(self, turn: int) -> None:
         """Bar faster values: one did not help."""

@@ -108,12 +108,15 @@ class Tuner:
             self._turn += 1
         self._window.answered(Answered(began, total, dict(stages)))
 
-    def strained(self, guard: str, amount: float, began: float) -> None:
+    def strained(
+        self, guard: str, amount: float, began: float, spared: float | None = None
+    ) -> None:
         """Count `amount` against a guard rail, in the turn that `began` then.
 
-        One for each "cut_ins", "underruns" and "misses"; seconds for "wasted".
+        One for each "cut_ins", "underruns" and "misses"; seconds for "wasted". Where it is known
+        that it would not have been with a knob above some value, that is `spared`.
         """
-        self._window.counted(guard, amount, began)
+        self._window.counted(guard, amount, began, spared)
 
     def worked(self, seconds: float, began: float) -> None:
         """Count seconds that engines worked for the turn that `began` then, wasted ones too."""
@@ -249,7 +252,7 @@ class Tuner:
         if trial.steps > 0 and broken:
             own = broken.intersection(entry.knob.guards)
             if own:
-                entry.strain(self._turn)
+                entry.strain(self._turn, entry.index)
             return self._take_back(trial, self._tell(min(own or broken)), now)
         if trial.steps < 0 and (move := self._relieve(now)):
             self._end()
@@ -324,11 +327,14 @@ class Tuner:
                     return move
                 continue
             entry = max(choices, key=lambda entry: entry.index - entry.knob.start)
-            index = entry.index - 1
-            if rate > ALARM * limit:
+            index, barred = entry.index - 1, entry.index
+            safe = entry.above(self._window.spared(guard, 1 - limit / rate))
+            if safe is not None:
+                index, barred = safe, safe + 1
+            elif rate > ALARM * limit:
                 index = entry.knob.start if entry.index > entry.knob.start else 0
             if self._mode == "on":
-                entry.strain(self._turn)
+                entry.strain(self._turn, barred)
             if move := self._move(entry, index, "relieve", f"{why}; {step(entry, index)}", now):
                 return move
         return None

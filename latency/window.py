@@ -95,7 +95,7 @@ class Window:
         self.ended = 0
         """Turns of which it is known what they strained: their replies are over."""
         self._turns: deque[Answered] = deque(maxlen=KEPT)
-        self._events: deque[tuple[float, str, float]] = deque(maxlen=EVENTS)
+        self._events: deque[tuple[float, str, float, float | None]] = deque(maxlen=EVENTS)
         # The loop asks many times between two turns: what was found out is kept until the next.
         self._tallies: dict[int, Tally] = {}
         """Of the events there are, by number of turns."""
@@ -109,7 +109,7 @@ class Window:
         """Take one turn."""
         if turn.began >= self.since:
             self._turns.append(turn)
-            self._events.append((turn.began, ANSWERED, 1.0))
+            self._events.append((turn.began, ANSWERED, 1.0, None))
             self._tallies.clear()
             self._levels.clear()
             self.fresh += 1
@@ -118,10 +118,13 @@ class Window:
         """Go on with turns that begin after `since`: the settings are again what they were."""
         self.since, self.fresh = since, 0
 
-    def counted(self, what: str, amount: float, began: float) -> None:
-        """Take `amount` against a guard rail; seconds that engines worked are `what` ""."""
+    def counted(self, what: str, amount: float, began: float, spared: float | None = None) -> None:
+        """Take `amount` against a guard rail; seconds that engines worked are `what` "".
+
+        With a knob above `spared` it would not have been, where that is known.
+        """
         if began >= self.since:
-            self._events.append((began, what, amount))
+            self._events.append((began, what, amount, spared))
             self._tallies.clear()
             self.ended += what == WORKED
 
@@ -184,6 +187,14 @@ class Window:
                 return amount / max(1, lately.turns)
         return 0.0
 
+    def spared(self, guard: str, share: float) -> float | None:
+        """Return the value of a knob above which `share` of a strain would not have been.
+
+        None if that is known of none of it.
+        """
+        known = [value for _, what, _, value in self._events if what == guard and value is not None]
+        return percentile(known, 100 * share) if known else None
+
     def _tally(self) -> dict[int, Tally]:
         """Count what was while the latest `SUDDEN` and the latest `KEPT` turns ended.
 
@@ -192,7 +203,7 @@ class Window:
         """
         amounts: dict[str, float] = {}
         ended = answered = 0
-        for _, what, amount in reversed(self._events):
+        for _, what, amount, _ in reversed(self._events):
             if what == ANSWERED:
                 answered += 1
                 continue

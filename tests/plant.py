@@ -277,7 +277,7 @@ class Plant:
     def _pause(self, pause: float) -> None:
         """A caller pauses: the answer to what they said so far is begun, and may be given."""
         if pause > awaited(self.of, self._chance):
-            self._answer({"cut_ins": 1.0})
+            self._answer({"cut_ins": 1.0}, pause)
             return
         guess = turns(_arrays(self.of), self.world, self._active, draw(self._chance, 1))
         lead = self.of["turn.speculation_lead"]
@@ -286,8 +286,11 @@ class Plant:
             wasted = min(spent, float(guess.chain[0]))
             self._wasted += wasted
 
-    def _answer(self, guards: dict[str, float]) -> None:
-        """The caller seems to be done: the answer comes, and some time later it is over."""
+    def _answer(self, guards: dict[str, float], pause: float | None = None) -> None:
+        """The caller seems to be done: the answer comes, and some time later it is over.
+
+        They were not done if that was a `pause`.
+        """
         made = turns(_arrays(self.of), self.world, self._active, draw(self._chance, 1))
         stages = {name: float(seconds[0]) for name, seconds in made.stages.items()}
         turn = Turn(self.now, float(made.total[0]), stages, guards)
@@ -306,7 +309,8 @@ class Plant:
             if self._tuner:
                 self._tuner.worked(float(made.chain[0]) + 0.3 + wasted, turn.began)
                 for guard, amount in guards.items():
-                    self._tuner.strained(guard, amount, turn.began)
+                    spared = pause if guard == "cut_ins" else None
+                    self._tuner.strained(guard, amount, turn.began, spared)
 
         self._later(turn.total, answered)
         self._later(turn.total + 1.5, over)

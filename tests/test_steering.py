@@ -194,12 +194,13 @@ def test_it_decides_when_something_is_told_but_not_every_time(tmp_path: Path) ->
 def test_what_a_record_strained_counts_for_the_turn_that_it_is_of(tmp_path: Path) -> None:
     call = Conversation(tmp_path)
     tuner = listened(call)
-    call.record(began=7.0, cut_in=True, underruns=2, missed=True, wasted=0.1, worked=0.4)
+    went_on = {"cut_in": True, "barge_in": {"heard": 0.83, "stopped": 0.9}}
+    call.record(began=7.0, underruns=2, missed=True, wasted=0.1, worked=0.4, **went_on)
     call.record(began=8.0)
     assert [what for what in tuner.heard if what[0] != "decide"] == [
         ("worked", 0.4, 7.0),
         ("strained", "wasted", 0.1, 7.0),
-        ("strained", "cut_ins", 1.0, 7.0),
+        ("strained", "cut_ins", 1.0, 7.0, 0.83),
         ("strained", "underruns", 2.0, 7.0),
         ("strained", "misses", 1.0, 7.0),
         ("worked", 0.3, 8.0),

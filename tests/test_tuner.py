@@ -28,7 +28,12 @@ class Line:
         self.now = 0.0
 
     def turns(
-        self, count: int, llm: float = 0.1, endpoint: float = 0.14, guard: str = ""
+        self,
+        count: int,
+        llm: float = 0.1,
+        endpoint: float = 0.14,
+        guard: str = "",
+        spared: float | None = None,
     ) -> list[Move]:
         """Answer `count` turns; return the moves."""
         moves = []
@@ -39,7 +44,7 @@ class Line:
             self.tuner.answered(stages, total, self.now, self.now + total)
             self.tuner.worked(0.3, self.now)
             if guard:
-                self.tuner.strained(guard, 1.0, self.now)
+                self.tuner.strained(guard, 1.0, self.now, spared)
             moves += self.tuner.decide(self.now + total)
         return moves
 
@@ -197,6 +202,20 @@ def test_a_guard_rail_that_is_far_over_has_its_knob_at_its_safest_at_once() -> N
     assert line.until("restore").after == 0.4  # nothing is known against this one
     moves = line.turns(3, guard="cut_ins")
     assert [(move.kind, move.after) for move in moves] == [("roll_back", 0.8)]
+
+
+def test_a_knob_goes_where_what_broke_its_guard_rail_would_not_have_been() -> None:
+    wait = Knob("wait", ("endpoint",), (1.8, 1.2, 0.9, 0.7, 0.5), 4, ("cut_ins",))
+    line = Line((wait,))
+    assert line.until("relieve", guard="cut_ins", spared=0.8).after == 0.9
+    assert line.turns(100) == []  # 0.7 would not do either
+    assert line.until("restore").after == 0.7
+    assert Line((wait,)).until("relieve", guard="cut_ins", spared=2.0).after == 1.8  # none would do
+
+
+def test_a_setting_that_should_have_spared_it_and_did_not_is_made_safer_all_the_same() -> None:
+    line = Line((Knob("wait", ("endpoint",), (0.8, 0.4, 0.2), 1, ("cut_ins",)),))
+    assert line.until("relieve", guard="cut_ins", spared=0.3).after == 0.8
 
 
 def test_what_was_made_safer_comes_back_when_its_guard_rail_holds() -> None:

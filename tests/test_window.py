@@ -33,6 +33,19 @@ def test_turns_answered_since_it_was_last_asked_count() -> None:
     assert window.strain("misses", 0.05) == 4 / 4
 
 
+def test_what_would_have_spared_a_share_of_a_strain_is_told() -> None:
+    window = window_of(16)
+    assert window.spared("cut_ins", 1.0) is None
+    window.counted("cut_ins", 1.0, 3.0)
+    assert window.spared("cut_ins", 1.0) is None
+    for pause in (0.9, 0.5, 0.7, 0.6):
+        window.counted("cut_ins", 1.0, 4.0, pause)
+    assert [window.spared("cut_ins", share) for share in (0.0, 0.5, 0.75, 1.0)] == [
+        *(0.5, 0.6, 0.7, 0.9)
+    ]
+    assert window.spared("underruns", 1.0) is None
+
+
 def test_a_level_is_that_of_the_turns_there_are_and_of_the_stages_asked_for() -> None:
     window = window_of(3)
     assert (window.level().mean, window.level(("llm",)).mean) == (1.0, pytest.approx(0.4))

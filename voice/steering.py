@@ -172,11 +172,9 @@ class Steering:
         began = record["began"]
         self.tuner.worked(record["worked"], began)
         self.tuner.strained("wasted", record["wasted"], began)
-        for guard, amount in (
-            ("cut_ins", record["cut_in"]),
-            ("underruns", record["underruns"]),
-            ("misses", record["missed"]),
-        ):
+        if record["cut_in"]:  # a wait longer than their pause would have spared it
+            self.tuner.strained("cut_ins", 1.0, began, record["barge_in"]["heard"])
+        for guard, amount in (("underruns", record["underruns"]), ("misses", record["missed"])):
             if amount:
                 self.tuner.strained(guard, float(amount), began)
 
