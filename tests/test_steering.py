@@ -200,7 +200,7 @@ def test_what_a_record_strained_counts_for_the_turn_that_it_is_of(tmp_path: Path
     assert [what for what in tuner.heard if what[0] != "decide"] == [
         ("worked", 0.4, 7.0),
         ("strained", "wasted", 0.1, 7.0),
-        ("strained", "cut_ins", 1.0, 7.0, 0.83),
+        ("strained", "cut_ins", 1.0, 7.0, 0.9),
         ("strained", "underruns", 2.0, 7.0),
         ("strained", "misses", 1.0, 7.0),
         ("worked", 0.3, 8.0),

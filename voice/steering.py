@@ -172,8 +172,8 @@ class Steering:
         began = record["began"]
         self.tuner.worked(record["worked"], began)
         self.tuner.strained("wasted", record["wasted"], began)
-        if record["cut_in"]:  # a wait longer than their pause would have spared it
-            self.tuner.strained("cut_ins", 1.0, began, record["barge_in"]["heard"])
+        if record["cut_in"]:  # a wait until they were known to go on would have spared it
+            self.tuner.strained("cut_ins", 1.0, began, record["barge_in"]["stopped"])
         for guard, amount in (("underruns", record["underruns"]), ("misses", record["missed"])):
             if amount:
                 self.tuner.strained(guard, float(amount), began)
