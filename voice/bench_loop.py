@@ -81,12 +81,14 @@ class Disturbance:
         held_up: Seconds by which packets are held up at most.
         pauses: Whether callers pause within what they say.
         factor: How many times the callers there are.
+        turns: For how many turns.
     """
 
     stubs: Mapping[str, float] = field(default_factory=dict)
     held_up: float = 0.0
     pauses: bool = False
     factor: int = 1
+    turns: int = DISTURBED
 
 
 DISTURBANCES: Mapping[str, Disturbance] = {
@@ -95,7 +97,7 @@ DISTURBANCES: Mapping[str, Disturbance] = {
     "asr": Disturbance(stubs={"asr": 0.25}),
     "pauses": Disturbance(pauses=True),
     "jitter": Disturbance(held_up=REORDERED),
-    "calls": Disturbance(factor=2),
+    "calls": Disturbance(factor=2, turns=6 * DISTURBED),  # a load takes half a minute to build up
 }
 
 
@@ -224,7 +226,7 @@ async def _disturbed(
             company.hold_up(disturbance.held_up)
             company.follow(slow if disturbance.pauses else plain)
             await company.grow(count * (disturbance.factor - 1))
-            during = await company.speak(DISTURBED * disturbance.factor)
+            during = await company.speak(disturbance.turns)
             disturbed = await _state(http)
             await _tell(http, {name: usual[name] for name in disturbance.stubs})
             company.hold_up(0.0)
