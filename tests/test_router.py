@@ -254,7 +254,7 @@ async def test_one_that_is_late_is_overtaken_in_the_same_turn(
             b.go_on.set()
             assert [piece async for piece in pieces] == FROM_B[1:]
         cost = router.failovers.pop().cost
-        assert HASTY.longest <= cost
+        assert cost > HASTY.longest - 1e-6
         record_property("failover_ms", cost * 1e3)
         assert b.times[0] - a.times[0] >= HASTY.longest - 0.05
 
