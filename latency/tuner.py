@@ -221,15 +221,18 @@ class Tuner:
 
     def _choices(self, stage: str) -> list[Standing]:
         """Return the knobs that may shorten `stage` now, the most promising first."""
-        broken = self._broken()
+        # What has one knob safer than configured leaves the others that strain it no room, either.
+        tight = self._broken().union(
+            *(entry.knob.guards for entry in self._free if entry.index < entry.knob.start)
+        )
         return sorted(
             (
                 entry
                 for entry in self._free
                 if stage in entry.knob.stages
-                and entry.index >= entry.knob.start  # else a guard rail has the say
+                and entry.index >= entry.knob.start
                 and entry.room(self._turn)
-                and not broken.intersection(entry.knob.guards)
+                and not tight.intersection(entry.knob.guards)
             ),
             key=lambda entry: entry.promise,
         )
@@ -326,10 +329,13 @@ class Tuner:
                 if move := self._give_up(guard, f"{why}; no setting is safer", now):
                     return move
                 continue
-            entry = max(choices, key=lambda entry: entry.index - entry.knob.start)
+            spared = self._window.spared(guard, 1 - limit / rate)
+            # One that was not moved is no better than another, but for one that would have helped.
+            entry = max(
+                choices, key=lambda e: (e.index - e.knob.start, e.above(spared) is not None)
+            )
             index, barred = entry.index - 1, entry.index
-            safe = entry.above(self._window.spared(guard, 1 - limit / rate))
-            if safe is not None:
+            if (safe := entry.above(spared)) is not None:
                 index, barred = safe, safe + 1
             elif rate > ALARM * limit:
                 index = entry.knob.start if entry.index > entry.knob.start else 0

@@ -213,6 +213,13 @@ def test_a_knob_goes_where_what_broke_its_guard_rail_would_not_have_been() -> No
     assert Line((wait,)).until("relieve", guard="cut_ins", spared=2.0).after == 1.8  # none would do
 
 
+def test_of_two_that_strain_a_rail_the_one_goes_that_would_have_spared_it() -> None:
+    longest = Knob("longest", ("endpoint",), (1.8, 1.2, 0.8), 1, ("cut_ins",))
+    shortest = Knob("shortest", ("endpoint",), (0.6, 0.4, 0.2), 2, ("cut_ins",))
+    move = Line((longest, shortest)).until("relieve", guard="cut_ins", spared=0.5)
+    assert (move.knob, move.after) == ("shortest", 0.6)
+
+
 def test_a_setting_that_should_have_spared_it_and_did_not_is_made_safer_all_the_same() -> None:
     line = Line((Knob("wait", ("endpoint",), (0.8, 0.4, 0.2), 1, ("cut_ins",)),))
     assert line.until("relieve", guard="cut_ins", spared=0.3).after == 0.8
