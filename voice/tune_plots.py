@@ -120,12 +120,12 @@ class Plot:
         self._line("zero", left, down, self.width - RIGHT, down)
 
     def upright(self, x: float, text: str) -> None:
-        """Draw a line up, with its name at the top."""
+        """Draw a line up, with its name at the bottom: at the top is that of the budget."""
         across, down = self.place(x, self.y.low)
         self._line("upright", across, TOP, across, down)
         beyond = across + 5 + 6.5 * len(text) > self.width - RIGHT
         at, anchor = (across - 5, "end") if beyond else (across + 5, "start")
-        self._text("upright", at, TOP + 10, text, anchor)
+        self._text("upright", at, down - 6, text, anchor)
 
     def point(self, x: float, y: float, kind: Kind, title: str, *, holds: bool = True) -> None:
         """Draw a point: full if it holds the budget, else hollow; an arrow if off the top."""
