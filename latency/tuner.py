@@ -198,12 +198,12 @@ class Tuner:
             if stages[stage] > WORTH * total
             for entry in self._choices(stage)
         ]
-        slow = [way for way in ways if way[0].knob.settle > SLOW]
+        slow = [way for way in ways if way[0].knob.settle >= SLOW]
         hope = sum(stages[stage] for stage in {way[1] for way in ways if way not in slow})
         if hope < p95 - total:
             ways = slow  # not even all the time that these stages take would do
         entry, stage = min(ways, key=lambda way: way[0].last_resort, default=(None, ""))
-        if entry is None or entry.useless.length or entry.knob.settle > SLOW:
+        if entry is None or entry.useless.length or entry.knob.settle >= SLOW:
             # All that helps at once was tried. Fewer calls, and in time the same again, are left.
             if p95 <= total:
                 return None

@@ -10,6 +10,7 @@ from latency.budget import Budget
 from latency.knob import BACK_OFF, LONGEST_BACK_OFF, Bar
 from latency.tuner import Knob, Mode, Move, Tuner
 from latency.window import EVENTS, KEPT, exceeds
+from voice.knobs import EFFECTS
 
 BUDGET = Budget(0.5, 95.0, {"endpoint": 0.2, "llm": 0.1, "tts": 0.1})
 LEAD = Knob("lead", ("llm",), (0.1, 0.3, 0.5), 0, ("wasted",))
@@ -303,6 +304,14 @@ def test_where_no_setting_helps_it_says_so_once() -> None:
     assert line.tuner.state == "no setting helps: llm"
     line.turns(60)
     assert line.tuner.state == "within budget"
+
+
+def test_that_nothing_helps_is_said_before_fewer_calls_are_tried() -> None:
+    fewer = Knob("max_calls", ("llm",), (100.0, 50.0), 0, settle=EFFECTS["max_calls"].settle)
+    line = Line((fewer,))
+    line.turns(30)
+    moves = line.turns(45, llm=0.9)
+    assert [(move.kind, move.knob) for move in moves] == [("give_up", ""), ("try", "max_calls")]
 
 
 def test_observing_says_what_it_would_do_and_does_nothing() -> None:
