@@ -15,6 +15,7 @@ from typing import Any, TextIO
 log = logging.getLogger(__name__)
 
 Event = Mapping[str, Any]
+"""What a call said, did or decided, and when: "time", in seconds since 1970."""
 
 MAX_WAITING = 10_000
 """Lines that may wait for the disk; more are dropped."""
@@ -75,6 +76,7 @@ class CallLog:
             file.close()
 
     def _line(self, call: str, event: Event) -> str:
+        """Return an event as a line; nothing of one that is no JSON."""
         try:
             return _TO_JSON.encode(event) + "\n"
         except Exception as error:  # what a tool returned is no JSON
@@ -99,6 +101,7 @@ class CallLog:
             self._lose(len(lines), call, error)
 
     def _lose(self, lines: int, call: str, error: Exception) -> None:
+        """Count lines that are lost; say so the first time."""
         if not self.lost:
             log.warning("call logs are lost, %s cannot be written: %s", call, error)
         self.lost += lines
