@@ -331,7 +331,7 @@ async def test_the_pace_told_is_the_model_s_and_not_the_speaker_s(tmp_path: Path
         running(
             tmp_path,
             ears=FakeEars(always="hello"),
-            mind=FakeMind(story, first=0.05, interval=0.01),
+            mind=FakeMind(story, first=0.05, interval=0.03),
             mouth=FakeMouth(character=0.02),
             turn=FIXED,
         ) as live,
