@@ -129,6 +129,8 @@ class Standing:
             return "did not help"
         if self.index == len(self.knob.values) - 1:
             return "is at its last value"
+        if self.room(turn) and self.knob.settle >= SLOW:
+            return "comes last"
         return f"is held by {' and '.join(self.knob.guards)}"
 
     def learn(self, before: int, gain: float) -> None:

@@ -84,6 +84,11 @@ class Tuner:
         """What is not said again until the conditions change."""
 
     @property
+    def knobs(self) -> list[Knob]:
+        """All that there are, with the values that they may have now."""
+        return [entry.knob for entry in self._standings]
+
+    @property
     def values(self) -> dict[str, float]:
         """In force, by knob."""
         return {entry.knob.name: entry.value for entry in self._standings}
@@ -130,6 +135,13 @@ class Tuner:
         else:
             move = self._relieve(now) or self._watch(now)
         return [] if move is None else [move]
+
+    def relist(self, knob: Knob) -> None:
+        """Give the knob of this name other values, unless it was moved."""
+        for entry in self._standings:
+            tried = self._trial is not None and self._trial.standing is entry
+            if entry.knob.name == knob.name and entry.index == entry.knob.start and not tried:
+                entry.knob, entry.index = knob, knob.start
 
     def lose(self, name: str, value: float) -> None:
         """Note that a knob could not be moved: it is at `value` and stays there."""

@@ -54,10 +54,12 @@ class Script:
         otherwise: str = "I did not understand that.",
         first: float = 0.0,
         interval: float = 0.0,
+        crowding: float = 0.0,
     ) -> None:
         """Take rules in order of preference, and the answer where none fits.
 
-        `first` passes before the first token, `interval` before each other, in seconds.
+        `first` passes before the first token, `interval` before each other, in seconds. Each other
+        answer that is being written makes that longer by the share `crowding`, as in a batch.
         """
         self.about = f"Answers by {len(rules)} fixed rules; understands nothing."
         self.prompts: list[tuple[Item, ...]] = []
@@ -66,6 +68,7 @@ class Script:
         self.otherwise = otherwise
         self.first = first
         self._interval = interval
+        self._crowding = crowding
         self._calls = 0
 
     async def start(self) -> None:
@@ -77,6 +80,11 @@ class Script:
     def open(self, items: Sequence[Item], tools: Sequence[ToolSpec]) -> "Thread":
         """Begin one answer to `items`; rules do not look at `tools`."""
         return Thread(self, items)
+
+    @property
+    def slower(self) -> float:
+        """The factor on times, for all the answers that are being written now."""
+        return 1 + self._crowding * (self.generating - 1)
 
     def answer(self, items: Sequence[Item]) -> Sequence[Text | ToolCall]:
         """Return what the first rule that fits says to the last of `items`."""
@@ -116,11 +124,12 @@ class Thread:
         script.generating += 1
         try:
             answer = script.answer(self._items)[: params.max_tokens]
-            due = asyncio.get_running_loop().time() + script.first
-            for place, piece in enumerate(answer):
-                if await self._closes_by(due + place * script._interval):
+            due = asyncio.get_running_loop().time() + script.first * script.slower
+            for piece in answer:
+                if await self._closes_by(due):
                     return
                 yield piece
+                due += script._interval * script.slower
             prompt = sum(len(_words(item).split()) for item in self._items)
             yield Usage(prompt=prompt, cached=0, completion=len(answer))
         finally:

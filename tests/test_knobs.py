@@ -73,6 +73,15 @@ def test_a_ladder_goes_from_the_safest_to_the_fastest_through_what_is_configured
     assert "whisper.window" not in found  # a short one is the fastest
 
 
+@pytest.mark.parametrize(
+    ("calls", "values"),
+    [(32, (32, 27, 22, 16, 11)), (20, (32, 17, 14, 10, 7)), (2, (32, 1)), (1, (32,)), (0, (32,))],
+)
+def test_calls_are_limited_from_those_that_go_on(calls: int, values: tuple[float, ...]) -> None:
+    limited = Knobs(Settings(admission=False)).admitting(calls)
+    assert (limited.values, limited.start) == (values, 0)
+
+
 def test_waits_that_are_alike_move_together() -> None:
     fixed = Settings(turn=TurnSettings(shortest_wait=0.2, longest_wait=0.2))
     found = ladder(fixed)

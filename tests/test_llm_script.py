@@ -1,4 +1,5 @@
 import asyncio
+import time
 from contextlib import aclosing
 
 import pytest
@@ -79,6 +80,20 @@ async def test_closing_the_thread_ends_the_answer_that_is_under_way() -> None:
     await task
     assert pieces.empty()
     assert script.generating == 0
+
+
+async def test_a_crowd_is_answered_more_slowly() -> None:
+    script = Script(RULES, first=0.1, interval=0.02, crowding=1.0)
+    hello = Message("user", "hello")
+
+    async def seconds(count: int) -> float:
+        begun = time.monotonic()
+        await asyncio.gather(*(answer(script, hello) for _ in range(count)))
+        return time.monotonic() - begun
+
+    alone, crowd = await seconds(1), await seconds(4)
+    assert crowd > 2 * alone
+    assert await seconds(1) < crowd / 2
 
 
 def test_words_after_another_item_begin_a_message() -> None:

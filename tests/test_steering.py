@@ -20,6 +20,7 @@ class Conversation:
     def __init__(self, data: Path, **settings: Any) -> None:
         self.now = 1000.0
         self.told: list[Any] = []
+        self.calls = 1
         given = {"turn": FIXED, "budget": BudgetSettings(total=0.5)} | settings
         self.settings = Settings(data=str(data), **given)
         self.knobs = Knobs(self.settings)
@@ -27,7 +28,7 @@ class Conversation:
             self.settings,
             self.knobs,
             data,
-            lambda: {"calls": {"active": 1}},
+            lambda: {"calls": {"active": self.calls}},
             self.told.append,
             lambda: self.now,
         )
@@ -105,6 +106,17 @@ def test_turns_over_budget_move_a_knob_and_the_move_is_written_down(tmp_path: Pa
     assert shown["moves"] == call.told
     assert shown["values"]["turn.wait"]["value"] == call.knobs.turn.longest_wait
     assert shown["values"]["turn.wait"]["start"] == 0.4
+
+
+def test_fewer_calls_are_fewer_than_go_on(tmp_path: Path) -> None:
+    call = Conversation(tmp_path, tuner="on", admission=False, max_calls=1000)
+    call.calls = 40
+    while call.knobs.max_calls == 1000:
+        call.turn(vad=0.06, send=0.6)
+    call.steering.close()
+    assert call.knobs.max_calls == 28
+    assert [move["kind"] for move in call.told] == ["give_up", "try"]
+    assert call.steering.values()["max_calls"]["values"] == (1000, 34, 28, 20, 14)
 
 
 def test_observing_says_what_would_be_moved_and_moves_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 
 import pytest
@@ -312,6 +313,17 @@ def test_that_nothing_helps_is_said_before_fewer_calls_are_tried() -> None:
     line.turns(30)
     moves = line.turns(45, llm=0.9)
     assert [(move.kind, move.knob) for move in moves] == [("give_up", ""), ("try", "max_calls")]
+
+
+def test_a_knob_has_other_values_from_now_on_unless_it_was_moved() -> None:
+    line = Line((LEAD,))
+    line.tuner.relist(replace(LEAD, values=(0.1, 0.2)))
+    line.turns(30)
+    assert line.until("try", llm=0.35).after == 0.2
+    line.tuner.relist(LEAD)
+    assert line.until("roll_back", llm=0.35).before == 0.2
+    line.tuner.relist(LEAD)
+    assert line.tuner.knobs == [LEAD]
 
 
 def test_observing_says_what_it_would_do_and_does_nothing() -> None:

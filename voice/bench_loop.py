@@ -81,6 +81,8 @@ class Disturbance:
         held_up: Seconds by which packets are held up at most.
         pauses: Whether callers pause within what they say.
         factor: How many times the callers there are.
+        crowding: Share by which the mind is slower for each other answer that it writes, times the
+            callers there are at first.
         turns: For how many turns.
     """
 
@@ -88,7 +90,12 @@ class Disturbance:
     held_up: float = 0.0
     pauses: bool = False
     factor: int = 1
+    crowding: float = 0.0
     turns: int = DISTURBED
+
+    def settings(self, count: int) -> dict[str, Any]:
+        """Return what the server needs for it, with `count` callers at first."""
+        return {"bench.crowding": self.crowding / count}
 
 
 DISTURBANCES: Mapping[str, Disturbance] = {
@@ -97,7 +104,9 @@ DISTURBANCES: Mapping[str, Disturbance] = {
     "asr": Disturbance(stubs={"asr": 0.25}),
     "pauses": Disturbance(pauses=True),
     "jitter": Disturbance(held_up=REORDERED),
-    "calls": Disturbance(factor=2, turns=6 * DISTURBED),  # a load takes half a minute to build up
+    # An engine gets slower, as by a batch twice as long; a core that is full would make all stages
+    # late, and the callers, too.
+    "calls": Disturbance(factor=2, crowding=4.0, turns=2 * DISTURBED),
 }
 
 
@@ -122,11 +131,12 @@ async def loop(
     _known("transport", [transport], ("websocket", "webrtc"))
     os.sched_setaffinity(0, bench_server.apart()[1])
     plans = await _plans(transport == "webrtc")
-    configured = _configured(start) | {"bench.reply": reply}
-    undisturbed = await _undisturbed(configured, plans, count, transport)
-    budget = math.ceil(1000 * (undisturbed + SPARE)) / 1000
     rows = []
     for name in disturbances:
+        configured = _configured(start) | {"bench.reply": reply}
+        configured |= DISTURBANCES[name].settings(count)
+        undisturbed = await _undisturbed(configured, plans, count, transport)
+        budget = math.ceil(1000 * (undisturbed + SPARE)) / 1000
         for tuner in tuners:
             row = {
                 "what": "loop",

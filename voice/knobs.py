@@ -147,6 +147,15 @@ class Knobs:
         """Return the knobs of this server; those of which nothing can be made are left out."""
         return list(self._ladder)
 
+    def admitting(self, calls: int) -> Knob:
+        """Return the knob "max_calls", which has to be one, with steps from `calls` down.
+
+        A limit above the calls that go on does nothing.
+        """
+        knob = next(knob for knob in self._ladder if knob.name == "max_calls")
+        fewer = {round(calls * share) for share in ADMITTED} - {0, calls}
+        return replace(knob, values=(self._settings.max_calls, *sorted(fewer, reverse=True)))
+
     def set(self, name: str, value: float) -> None:
         """Change a setting, from the next utterance, answer or phrase on; never blocks.
 

@@ -137,14 +137,17 @@ class BenchSettings:
     Attributes:
         reply: Seconds of agent audio in each reply.
         delays: Factor on the engines' delays (240 ms in a row at 1); 0 for none.
+        crowding: Share by which every other answer that is written makes the mind slower.
     """
 
     reply: float = 2.0
     delays: float = 1.0
+    crowding: float = 0.0
 
     def __post_init__(self) -> None:
         within("bench.reply", self.reply, 0.1, 600.0, "s")
         within("bench.delays", self.delays, 0.0, 100.0)
+        within("bench.crowding", self.crowding, 0.0, 1.0)
 
 
 class ChoiceError(ValueError):

@@ -145,7 +145,7 @@ class Steering:
                 "values": knob.values,
                 "pinned": knob.name in self._pinned,
             }
-            for knob in self.knobs.ladder()
+            for knob in (self.tuner.knobs if self.tuner else self.knobs.ladder())
         }
 
     def close(self) -> None:
@@ -181,6 +181,8 @@ class Steering:
     def _decide(self, tuner: Tuner, now: float) -> None:
         """Let the tuner decide; do what it says."""
         tuner.budget = self.budget
+        if "max_calls" in self.knobs.values:
+            tuner.relist(self.knobs.admitting(self._machine()["calls"]["active"]))
         for move in tuner.decide(now):
             if move.applied and move.after != move.before:
                 try:

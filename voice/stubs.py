@@ -66,7 +66,8 @@ def ears(settings: BenchSettings) -> asr.fake.Fake:
 
 def mind(settings: BenchSettings) -> llm.fake.Fake:
     """Return a mind that answers `REPLY`."""
-    return llm.fake.Fake(REPLY, FIRST_TOKEN * settings.delays, TOKEN * settings.delays)
+    first, interval = FIRST_TOKEN * settings.delays, TOKEN * settings.delays
+    return llm.fake.Fake(REPLY, first, interval, settings.crowding)
 
 
 def mouth(settings: BenchSettings) -> tts.fake.Steady:
