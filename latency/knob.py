@@ -9,6 +9,9 @@ BACK_OFF = 64
 LONGEST_BACK_OFF = 1024
 """Turns to which that doubles, with every failure in a row."""
 
+SLOW = 30.0
+"""Seconds to settle from which a knob is a last resort: it does nothing for the calls there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Knob:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Literal
 
 from latency.budget import Budget, at_fault
-from latency.knob import Knob, Standing
+from latency.knob import SLOW, Knob, Standing
 from latency.move import Kind, Move, ms, step
 from latency.trial import JUDGED, MEASURED, WORTH, Trial
 from latency.window import KEPT, LONGEST_AGO, SHARE, Answered, Level, Window
@@ -31,9 +31,6 @@ Mode = Literal["on", "observe"]
 
 SETTLED = 6
 """Turns after a trial that was taken back before the next."""
-
-SLOW = 30.0
-"""Seconds to settle from which a knob is a last resort: it does nothing for the calls there are."""
 
 FAR = 0.2
 """Share of the budget by which turns that are over it are far over it."""

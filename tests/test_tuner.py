@@ -313,6 +313,7 @@ def test_that_nothing_helps_is_said_before_fewer_calls_are_tried() -> None:
     line.turns(30)
     moves = line.turns(45, llm=0.9)
     assert [(move.kind, move.knob) for move in moves] == [("give_up", ""), ("try", "max_calls")]
+    assert moves[0].reason.endswith("no setting helps: max_calls comes last")
 
 
 def test_a_knob_has_other_values_from_now_on_unless_it_was_moved() -> None:
