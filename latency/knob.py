@@ -112,11 +112,12 @@ class Standing:
     def steps(self, excess: float, far: bool, turn: int) -> int:
         """Return how many steps faster to go for `excess` seconds, one at least.
 
-        As many as are needed where it is known what one gains; else one, or half of what there
-        is where the turns are `far` over the budget.
+        As many as are needed where it is known what one gains, or what the latest did; else one,
+        or half of what there is where the turns are `far` over the budget.
         """
         room = self.room(turn)
-        if (gain := self.gains.get(self.index + 1, 0.0)) > 0:
+        latest = self.gains.get(self.index, 0.0) if self.index > self.knob.start else 0.0
+        if (gain := self.gains.get(self.index + 1, latest)) > 0:
             return max(1, min(room, math.ceil(excess / gain)))
         return max(1, (room + 1) // 2) if far else 1
 

@@ -44,7 +44,8 @@ that a guard rail breaks is seen when replies are over, seconds later, and by th
 with that value may have begun."""
 
 CHANGED = 0.15
-"""Share of the budget by which turns differ, without a move, when the conditions changed."""
+"""Share of the budget, or of what is usual if that is more, by which turns differ, without a move,
+when the conditions changed."""
 
 ALARM = 4.0
 """Times its limit at which a guard rail has a knob go to its safest value at once."""
@@ -180,7 +181,8 @@ class Tuner:
         if self._usual is None:
             self._usual = level
             return
-        least = max(CHANGED * self.budget.total, 4 * level.noise(self._usual))
+        usually = max(self.budget.total, self._usual.mean)
+        least = max(CHANGED * usually, 4 * level.noise(self._usual))
         if abs(level.mean - self._usual.mean) > least:
             self._usual = level
             self._stuck = ""
@@ -208,9 +210,10 @@ class Tuner:
             for entry in self._choices(stage)
         ]
         slow = [way for way in ways if way[0].knob.settle >= SLOW]
-        hope = sum(stages[stage] for stage in {way[1] for way in ways if way not in slow})
-        if hope < p95 - total:
-            ways = slow  # not even all the time that these stages take would do
+        hope = sum(stages[stage] for stage in {way[1] for way in ways})
+        soon = sum(stages[stage] for stage in {way[1] for way in ways if way not in slow})
+        if soon < p95 - total:  # not even all the time that these stages take would do
+            ways = slow if hope >= p95 - total else []
         entry, stage = min(ways, key=lambda way: way[0].last_resort, default=(None, ""))
         if entry is None or entry.useless.length or entry.knob.settle >= SLOW:
             # All that helps at once was tried. Fewer calls, and in time the same again, are left.

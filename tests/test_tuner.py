@@ -120,6 +120,14 @@ def test_the_stage_at_fault_has_its_knob_tried_and_kept() -> None:
     assert line.tuner.state == "within budget"
 
 
+def test_the_next_step_goes_as_far_as_the_latest_tells() -> None:
+    line = Line((replace(LEAD, values=(0.1, 0.2, 0.3, 0.4, 0.5)),))
+    line.turns(30)
+    assert line.until("try", llm=0.33).after == 0.2
+    line.until("keep", llm=0.30)
+    assert line.until("try", llm=0.30).after == 0.4  # 50 ms over the budget, 30 gained
+
+
 def test_a_knob_that_makes_turns_slower_is_taken_back() -> None:
     line = Line()
     line.until("try", llm=0.35)
@@ -314,6 +322,14 @@ def test_that_nothing_helps_is_said_before_fewer_calls_are_tried() -> None:
     moves = line.turns(45, llm=0.9)
     assert [(move.kind, move.knob) for move in moves] == [("give_up", ""), ("try", "max_calls")]
     assert moves[0].reason.endswith("no setting helps: max_calls comes last")
+
+
+def test_fewer_calls_are_not_tried_where_all_that_they_may_shorten_is_too_little() -> None:
+    fewer = Knob("max_calls", ("llm",), (100.0, 50.0), 0, settle=EFFECTS["max_calls"].settle)
+    line = Line((fewer,))
+    line.turns(30)
+    moves = line.turns(400, endpoint=0.9)  # 600 ms over the budget, of which the model has 100
+    assert [(move.kind, move.knob) for move in moves] == [("give_up", "")]
 
 
 def test_a_knob_has_other_values_from_now_on_unless_it_was_moved() -> None:
