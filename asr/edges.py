@@ -161,10 +161,10 @@ def last_sound(pcm: NDArray[np.float32], noise_db: float) -> int:
     loud = np.abs(pcm)
     least = float(loud.max(initial=0.0)) * 10 ** (QUIETEST_DB / 20)
     for threshold in (least, max(least, NOISE_CREST * 10 ** (noise_db / 20))):
-        found = np.flatnonzero(loud >= threshold)
-        end = int(found[-1]) + 1 if threshold > 0 and len(found) else 0
-        if end <= len(pcm) - HUSH:
-            return end
+        found = (loud >= threshold)[::-1]  # from the end: what is sought is near it
+        quiet = int(found.argmax()) if threshold > 0 and len(pcm) else 0
+        if quiet >= HUSH:
+            return len(pcm) - quiet
     return 0
 
 

@@ -195,8 +195,10 @@ class TurnTrace:
                 begun[BEGINS[moment]] = time
         return sorted(spans, key=lambda span: span[1:])
 
-    def stages(self) -> dict[str, float]:
+    def stages(self, spans: Sequence[Span] | None = None) -> dict[str, float]:
         """Return seconds by stage and `unattributed`; they add up to `total`.
+
+        `spans` are those of this turn, where they are known already.
 
         A stage that ran more than once (the model before and after a tool) counts
         every time. Only the critical path counts: first the end of the caller's turn, then what
@@ -208,7 +210,8 @@ class TurnTrace:
             return {}
         stages: dict[str, float] = {}
         covered, end = start, start + total
-        for name, begin, finish in sorted(self.spans(), key=lambda span: span[0] not in ENDING):
+        spans = self.spans() if spans is None else spans
+        for name, begin, finish in sorted(spans, key=lambda span: span[0] not in ENDING):
             begin, finish = max(begin, covered), min(finish, end)
             if finish > begin:
                 stages[name] = stages.get(name, 0.0) + finish - begin
@@ -244,15 +247,16 @@ class TurnTrace:
             marks.setdefault(moment, round(time - began, 5))
         total, sound, stopped = self.total, marks.get("barge_in"), marks.get("stopped")
         begun, dropped = self.count("speculation"), self.count("dropped")
+        spans = self.spans()
         return {
             "type": "trace",
             "turn": self.turn,
             "began": round(began, 5),
             "total": None if total is None else round(total, 5),
-            "stages": rounded(self.stages(), total),
+            "stages": rounded(self.stages(spans), total),
             "spans": [
                 [name, round(first - began, 5), round(last - began, 5)]
-                for name, first, last in self.spans()
+                for name, first, last in spans
             ],
             "marks": marks,
             "outcome": outcome,

@@ -29,6 +29,7 @@ class Conversation:
             self.knobs,
             data,
             lambda: {"calls": {"active": self.calls}},
+            lambda: self.calls,
             self.told.append,
             lambda: self.now,
         )

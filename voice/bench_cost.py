@@ -1,7 +1,7 @@
 """`voice bench --profile bench --what cost`: what tracing and tuning take of a processor.
 
-Two servers that differ in nothing else are measured in turn, on, off, off, on, so that what
-drifts on the machine meanwhile weighs on both alike. Each pair is one comparison.
+Two servers that differ in nothing else take calls side by side on one core, so that what happens
+on the machine meanwhile weighs on both alike. Each such pair is one comparison.
 """
 
 import asyncio
@@ -21,29 +21,26 @@ from voice.callers import Plan, hold
 ON: Mapping[str, str] = {"trace": "true", "tuner": "on"}
 OFF: Mapping[str, str] = {"trace": "false", "tuner": "off"}
 
-CALLS = 25
-"""Calls at once: those at which the cost of a call is told in docs/performance.md."""
+CALLS = 60
+"""Calls at once of each server: of so many, two servers that are alike differ by half a percent."""
 
-ROUNDS = 3
-"""Times that on, off, off, on are measured."""
+ROUNDS = 6
+"""Pairs that are measured."""
 
 
 async def cost(
     conditions: Conditions, count: int, turns: int, rounds: int, console: Console
 ) -> None:
-    """Measure pairs of servers with `count` calls; print one JSON line each, and the medians."""
+    """Measure pairs of servers with `count` calls each; print a JSON line for each, and medians."""
     os.sched_setaffinity(0, bench_server.apart()[1])
     pairs: list[tuple[float, float]] = []
     for number in range(rounds):
-        seen: list[tuple[bool, float]] = []
-        for on in (True, False, False, True):
-            used = await _used(conditions, ON if on else OFF, count, turns)
-            seen.append((on, used))
-            row = {"what": "cost", "round": number + 1, "on": on, "calls": count}
-            print_row(console, row | {"cpu_seconds_per_call_minute": round(used, 4)})
-        for first, second in (seen[:2], seen[2:]):
-            both = dict((first, second))
-            pairs.append((both[True], both[False]))
+        order = (ON, OFF) if number % 2 else (OFF, ON)
+        used = await asyncio.gather(*(_used(conditions, one, count, turns) for one in order))
+        on, off = used if number % 2 else reversed(used)
+        pairs.append((on, off))
+        row = {"what": "cost", "pair": number + 1, "calls": count}
+        print_row(console, row | {"on": round(on, 4), "off": round(off, 4)})
     print_row(console, summary(pairs) | {"calls": count} | conditions.described() | machine())
 
 

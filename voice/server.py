@@ -109,6 +109,7 @@ class Server:
                 self.knobs,
                 self._data,
                 self._machine,
+                lambda: len(self.sessions),
                 partial(self._exports.take, ""),
             )
             for name, value in self.knobs.values.items():

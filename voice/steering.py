@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 EVERY = 0.25
 """Seconds between two decisions, at least: a turn takes longer, and a decision is cheap."""
 
-SPLIT_EVERY = 5.0
+SPLIT_EVERY = 20.0
 """Seconds after which the budget's split follows the measured floors."""
 
 KEPT = 500
@@ -63,13 +63,14 @@ class Steering:
         knobs: Knobs,
         data: Path,
         machine: Callable[[], Mapping[str, Any]] = dict,
+        calls: Callable[[], int] = lambda: 0,
         told: Callable[[Mapping[str, Any]], None] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Move `knobs` as `settings.tuner` says; write moves to `data` / tuner.jsonl.
 
-        `machine` tells what else a page shows: its calls, how late its loop is. `told` is given
-        every move, too, as an event.
+        `machine` tells what else a page shows: its calls, how late its loop is; `calls` how many go
+        on. `told` is given every move, too, as an event.
 
         Raises:
             ValueError: If `settings.pinned` names something that is no knob.
@@ -81,6 +82,7 @@ class Steering:
         self._settings = settings
         self._pinned = pins(settings.pinned)
         self._data, self._machine, self._told, self._clock = data, machine, told, clock
+        self._calls = calls
         self._log: CallLog | None = None
         self._numbers = 0
         self._decided_at = self._split_at = clock()
@@ -182,7 +184,7 @@ class Steering:
         """Let the tuner decide; do what it says."""
         tuner.budget = self.budget
         if "max_calls" in self.knobs.values:
-            tuner.relist(self.knobs.admitting(self._machine()["calls"]["active"]))
+            tuner.relist(self.knobs.admitting(self._calls()))
         for move in tuner.decide(now):
             if move.applied and move.after != move.before:
                 try:
