@@ -20,7 +20,7 @@ Event = Mapping[str, Any]
 MAX_WAITING = 10_000
 """Lines that may wait for the disk; more are dropped."""
 
-GATHERED = 0.5
+GATHERED = 0.1
 """Seconds for which lines are gathered: a thread that woke for each would hold up the calls."""
 
 _TO_JSON = json.JSONEncoder(default=str)
