@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 EVERY = 0.25
 """Seconds between two decisions, at least: a turn takes longer, and a decision is cheap."""
 
-SPLIT_EVERY = 20.0
+SPLIT_EVERY = 5.0
 """Seconds after which the budget's split follows the measured floors."""
 
 KEPT = 500
